@@ -1,0 +1,112 @@
+"""The run directory's log: one event a line, the same schema for the command line, the pages and a remote runner.
+
+An event has a time (seconds since the epoch), a stage, a kind and a payload. Writers append whole lines, so a reader
+that polls sees complete events; a line cut by a kill is passed over. Nothing secret is written: the writer masks what
+looks like a Hub token.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}|hf_oauth_[A-Za-z0-9._-]+|(?<=[Bb]earer )[A-Za-z0-9._~+/-]{8,}")
+MAX_LINE = 64 * 1024
+
+
+def mask(text: str) -> str:
+    """The text with anything that looks like a Hub token replaced."""
+    return TOKEN.sub("***", text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened.
+
+    Args:
+        stage: plan, quantize, validate, evaluate, card, manifest or push.
+        kind: start, progress, log, warning, done, skip, error or cancelled.
+        payload: `done`/`total`/`unit`/`rate`/`eta` for progress, `message` for the rest, and what else the stage tells.
+        time: seconds since the epoch.
+    """
+
+    stage: str
+    kind: str
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    time: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as one JSON object."""
+        return {"time": self.time, "stage": self.stage, "kind": self.kind, "payload": dict(self.payload)}
+
+
+def parse(line: str) -> Event | None:
+    """The event a line holds, or None for anything else (a foreign line, a cut line)."""
+    try:
+        raw = json.loads(line)
+        return Event(
+            time=float(raw["time"]),
+            stage=str(raw["stage"]),
+            kind=str(raw["kind"]),
+            payload=dict(raw["payload"]),
+        )
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+class Journal:
+    """Appends events to a file and hands them to listeners.
+
+    Args:
+        path: the `events.jsonl` to append to; None keeps no file.
+        listener: called with every event, for a progress display.
+    """
+
+    def __init__(self, path: Path | None, listener: Any = None) -> None:
+        self.path = path
+        self._listener = listener
+
+    def emit(self, stage: str, kind: str, /, **payload: Any) -> None:
+        """Record an event now."""
+        self.record(Event(stage=stage, kind=kind, payload=payload, time=time.time()))
+
+    def record(self, event: Event) -> None:
+        """Record an event that a program printed."""
+        if self.path is not None:
+            line = mask(json.dumps(event.to_json(), ensure_ascii=False, default=str)) + "\n"
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                os.write(descriptor, line.encode())
+            finally:
+                os.close(descriptor)
+        if self._listener is not None:
+            self._listener(event)
+
+
+def read(path: Path, offset: int = 0) -> tuple[list[Event], int]:
+    """Complete events after a byte offset, and the offset to go on from.
+
+    A missing file holds no events. Lines that are no events are passed over.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return [], offset
+    end = data.rfind(b"\n") + 1
+    return list(_events(data[:end])), offset + end
+
+
+def _events(data: bytes) -> Iterator[Event]:
+    for line in data.splitlines():
+        event = parse(line[:MAX_LINE].decode("utf-8", errors="replace"))
+        if event is not None:
+            yield event

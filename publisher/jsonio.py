@@ -1,0 +1,251 @@
+"""The only door to JSON, YAML, TOML and JSON Schema.
+
+What comes in is data from a stranger: duplicate keys, NaN and Infinity literals, a byte-order mark, deep nesting and
+oversized documents are refused with the file's name, never silently repaired. What goes out is canonical: the same
+object gives the same bytes, and a file appears under its name complete or not at all.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import tempfile
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jsonschema
+import yaml
+
+from publisher.errors import PublisherError
+
+DATA = Path(__file__).parent / "data"
+MAX_DOCUMENT = 256 * 1024 * 1024  # an index of 500,000 tensors is about 60 MB
+MAX_DEPTH = 100
+
+
+class DocumentError(PublisherError):
+    """A document is not what its format or its schema says."""
+
+
+# --- in ------------------------------------------------------------------------------------------------------------
+
+
+def loads_json(data: bytes | str, where: str) -> Any:
+    """Parse strict JSON.
+
+    Args:
+        data: the document, UTF-8 when bytes.
+        where: what to call it in an error, usually its path.
+
+    Raises:
+        DocumentError: not UTF-8, a byte-order mark, not JSON, a duplicate key, NaN or Infinity, nested too deep.
+    """
+    text = _text(data, where)
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=functools.partial(_unique, where),
+            parse_constant=functools.partial(_constant, where),
+        )
+    except json.JSONDecodeError as error:
+        raise DocumentError(
+            f"{where} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.",
+            hint="Fetch or write the file again.",
+        ) from None
+    except RecursionError:
+        raise DocumentError(f"{where} is nested deeper than this program reads.") from None
+
+
+def load_json(path: Path) -> Any:
+    """Read and parse a strict JSON file; a missing or unreadable file is a `DocumentError` too."""
+    return loads_json(read_bytes(path), str(path))
+
+
+def loads_yaml(data: bytes | str, where: str) -> Any:
+    """Parse YAML with the safe loader; duplicate keys, aliases and tags are refused.
+
+    Raises:
+        DocumentError: not YAML of that kind, with the line.
+    """
+    try:
+        return yaml.load(_text(data, where), Loader=_StrictLoader)  # noqa: S506 - a subclass of SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise DocumentError(f"{where} is not the YAML this program reads: {problem}{place}.") from None
+    except (RecursionError, ValueError) as error:
+        raise DocumentError(f"{where} cannot be read as YAML: {error}.") from None
+
+
+def loads_toml(data: bytes | str, where: str) -> dict[str, Any]:
+    """Parse TOML.
+
+    Raises:
+        DocumentError: not TOML, with the place.
+    """
+    try:
+        return tomllib.loads(_text(data, where))
+    except tomllib.TOMLDecodeError as error:
+        raise DocumentError(f"{where} is not TOML: {error}.") from None
+
+
+def read_bytes(path: Path, limit: int = MAX_DOCUMENT) -> bytes:
+    """The bytes of a document of bounded size.
+
+    Raises:
+        DocumentError: missing, unreadable or longer than `limit` bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except FileNotFoundError:
+        raise DocumentError(f"{path} does not exist.", hint="Check the path.") from None
+    except OSError as error:
+        raise DocumentError(f"{path} cannot be read: {error.strerror or error}.") from None
+    if len(data) > limit:
+        raise DocumentError(f"{path} is longer than {limit:,} bytes; no document of this kind is.")
+    return data
+
+
+def _text(data: bytes | str, where: str) -> str:
+    if isinstance(data, str):
+        return data
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise DocumentError(f"{where} starts with a byte-order mark.", hint="Save it as plain UTF-8.")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"{where} is not UTF-8 (byte {error.start}).", hint="Save it as UTF-8.") from None
+
+
+def _unique(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise DocumentError(f"{where} has the key {key[:200]!r} twice in one object.")
+            seen.add(key)
+    return found
+
+
+def _constant(where: str, literal: str) -> NoReturn:
+    raise DocumentError(f"{where} contains {literal}, which is not JSON.")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader without aliases (no billion laughs) and without duplicate keys."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(None, None, "aliases are not read", event.start_mark)
+        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = str(key_node.value)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} occurs twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+# --- out -----------------------------------------------------------------------------------------------------------
+
+
+def dump_json(value: Any) -> str:
+    """Canonical JSON text: keys sorted, two spaces, UTF-8 kept, one newline at the end.
+
+    Raises:
+        ValueError: the value holds NaN or Infinity.
+    """
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def dump_line(value: Any) -> str:
+    """Canonical JSON on one line, without a newline."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def digest(value: Any) -> str:
+    """The sha256 (hex) of a value's canonical JSON."""
+    return hashlib.sha256(dump_line(value).encode()).hexdigest()
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file so that its name shows the old content or the new, never a part.
+
+    The file is written beside its name, flushed to the disk and renamed; mode 0644.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+# --- schemas -------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def data(name: str) -> Any:
+    """A fact file of `publisher/data`, parsed once; `name` is its path there, such as `licences/hub.json`."""
+    return load_json(DATA / name)
+
+
+def problems(value: Any, schema: str) -> list[str]:
+    """What a JSON Schema of `publisher/data/schemas` has against a value, all of it, in a person's words.
+
+    Args:
+        value: parsed JSON, YAML or TOML.
+        schema: the schema's file name without `.schema.json`.
+    """
+    validator = jsonschema.Draft202012Validator(data(f"schemas/{schema}.schema.json"))
+    errors = sorted(
+        validator.iter_errors(value), key=lambda error: [str(part) for part in error.absolute_path]
+    )
+    return list(_sentences(errors))
+
+
+def require(value: Any, schema: str, where: str, *, hint: str = "") -> None:
+    """Refuse a value its schema refuses.
+
+    Raises:
+        DocumentError: naming every problem at once.
+    """
+    found = problems(value, schema)
+    if found:
+        raise DocumentError(f"{where}: " + "; ".join(found) + ".", hint=hint)
+
+
+def _sentences(errors: Iterable[jsonschema.ValidationError]) -> Iterable[str]:
+    for error in errors:
+        place = ".".join(str(part) for part in error.absolute_path)
+        yield (f"`{place}`: " if place else "") + _sentence(error)
+
+
+def _sentence(error: jsonschema.ValidationError) -> str:
+    if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
+        known = error.schema.get("properties", {})
+        unknown = sorted(str(key) for key in error.instance if key not in known)
+        return f"unknown key {', '.join(map(repr, unknown))}; known keys are {', '.join(sorted(known))}"
+    if error.validator == "enum":
+        return f"{error.instance!r} is none of {', '.join(map(str, error.validator_value))}"
+    return error.message[:300]

@@ -1,0 +1,17 @@
+"""Settings every test shares: no telemetry, plain LFS transport, caches of its own, nothing beyond loopback."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+# huggingface_hub reads these when it is imported, so they are set before any test module is.
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="publisher-test-hf-")
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nothing listens there: a test that forgets its loopback Hub fails at once
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["TORCHAO_SKIP_LOADING_SO_FILES"] = "1"
+os.environ.pop("HF_TOKEN", None)
