@@ -72,7 +72,7 @@ def loads_yaml(data: bytes | str, where: str) -> Any:
         DocumentError: not YAML of that kind, with the line.
     """
     try:
-        return yaml.load(_text(data, where), Loader=_StrictLoader)  # noqa: S506 - a subclass of SafeLoader
+        return yaml.load(_text(data, where), Loader=_StrictLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -143,9 +143,8 @@ class _StrictLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.composer.ComposerError(None, None, "aliases are not read", event.start_mark)
-        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "aliases are not read", self.get_mark())
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[str] = set()
@@ -218,9 +217,7 @@ def problems(value: Any, schema: str) -> list[str]:
         schema: the schema's file name without `.schema.json`.
     """
     validator = jsonschema.Draft202012Validator(data(f"schemas/{schema}.schema.json"))
-    errors = sorted(
-        validator.iter_errors(value), key=lambda error: [str(part) for part in error.absolute_path]
-    )
+    errors = sorted(validator.iter_errors(value), key=lambda error: [str(part) for part in error.absolute_path])
     return list(_sentences(errors))
 
 
@@ -242,10 +239,11 @@ def _sentences(errors: Iterable[jsonschema.ValidationError]) -> Iterable[str]:
 
 
 def _sentence(error: jsonschema.ValidationError) -> str:
+    schema: Any = error.schema
     if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
-        known = error.schema.get("properties", {})
+        known = schema.get("properties", {})
         unknown = sorted(str(key) for key in error.instance if key not in known)
         return f"unknown key {', '.join(map(repr, unknown))}; known keys are {', '.join(sorted(known))}"
     if error.validator == "enum":
-        return f"{error.instance!r} is none of {', '.join(map(str, error.validator_value))}"
+        return f"{error.instance!r} is none of {', '.join(map(str, schema['enum']))}"
     return error.message[:300]

@@ -1,0 +1,123 @@
+"""The module table: which tensors belong to one linear layer, and what role that layer has.
+
+A module is a tensor name without its last part. Roles come from name patterns in `data/architectures/roles.json`, in
+order; what no pattern knows is `other` and is never quantized unasked.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from publisher import jsonio
+from publisher.checkpoint.header import TensorRef
+
+# A tensor's last name part that belongs to a quantized or plain linear layer; the rest of the name is the module.
+WEIGHTS = ("weight", "weight_packed")
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One layer of a checkpoint.
+
+    Args:
+        name: full name as in the checkpoint, such as `model.layers.0.mlp.up_proj`.
+        role: expert, router, shared_expert, attention, mlp, head, embedding, norm, vision, projector, mtp or other.
+        tensors: the layer's tensors by suffix (`weight`, `weight_scale`, `bias`, ...).
+    """
+
+    name: str
+    role: str
+    tensors: Mapping[str, TensorRef]
+
+    @property
+    def weight(self) -> TensorRef | None:
+        """The weight or the packed payload, where the module has one."""
+        for suffix in WEIGHTS:
+            if suffix in self.tensors:
+                return self.tensors[suffix]
+        return None
+
+    @property
+    def shards(self) -> frozenset[str]:
+        """The files the module's tensors lie in."""
+        return frozenset(ref.shard for ref in self.tensors.values())
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the weight is stored packed with block scales: what the files say, not what a config claims."""
+        weight = self.weight
+        return weight is not None and weight.dtype in {"U8", "I32"} and "weight_scale" in self.tensors
+
+
+@functools.cache
+def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
+    rows = jsonio.data("architectures/roles.json")["roles"]
+    return tuple((re.compile(row["pattern"]), row["role"]) for row in rows)
+
+
+def role_of(name: str) -> str:
+    """The role of a module by its name."""
+    for pattern, role in _patterns():
+        if pattern.search(name):
+            return role
+    return "other"
+
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)(?:\.|$)")
+
+
+def layer_of(name: str) -> int | None:
+    """The layer number a name contains."""
+    match = _LAYER.search(name)
+    return int(match.group(1)) if match else None
+
+
+def class_of(name: str) -> str:
+    """The name with every number replaced by `*`: the class of modules that differ only in layer and expert."""
+    return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name)
+
+
+def module_table(tensors: Iterable[TensorRef]) -> dict[str, Module]:
+    """Group tensors into modules, in name order."""
+    grouped: dict[str, dict[str, TensorRef]] = {}
+    for ref in tensors:
+        module, _, suffix = ref.name.rpartition(".")
+        grouped.setdefault(module, {})[suffix] = ref
+    return {name: Module(name, role_of(name), grouped[name]) for name in sorted(grouped)}
+
+
+# --- fused groups --------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _fused() -> tuple[tuple[re.Pattern[str], str], ...]:
+    rows = jsonio.data("architectures/fused.json")["groups"]
+    return tuple(
+        (re.compile(r"(^|\.)(" + "|".join(map(re.escape, row["members"])) + r")$"), row["name"]) for row in rows
+    )
+
+
+def fused_group_of(name: str) -> str | None:
+    """The fused layer a module becomes a part of in the serving engines, or None.
+
+    `model.layers.0.self_attn.q_proj` belongs to `model.layers.0.self_attn.qkv_proj`. Members of one fused layer must
+    share their global scales.
+    """
+    for pattern, fused in _fused():
+        match = pattern.search(name)
+        if match:
+            return name[: match.start()] + match.group(1) + fused
+    return None
+
+
+def fused_groups(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Fused layer name to its members, for members present in `names`; a module alone in its group is left out."""
+    grouped: dict[str, list[str]] = {}
+    for name in names:
+        fused = fused_group_of(name)
+        if fused is not None:
+            grouped.setdefault(fused, []).append(name)
+    return {fused: tuple(members) for fused, members in grouped.items() if len(members) > 1}
