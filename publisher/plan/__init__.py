@@ -1,0 +1,1 @@
+"""What we intend: the recipe a person writes, and the plan that says, module by module, what will happen."""
