@@ -7,6 +7,7 @@ looks like a Hub token.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -15,6 +16,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from publisher import jsonio
+from publisher.errors import PublisherError
 
 TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}|hf_oauth_[A-Za-z0-9._-]+|(?<=[Bb]earer )[A-Za-z0-9._~+/-]{8,}")
 MAX_LINE = 64 * 1024
@@ -110,3 +114,80 @@ def _events(data: bytes) -> Iterator[Event]:
         event = parse(line[:MAX_LINE].decode("utf-8", errors="replace"))
         if event is not None:
             yield event
+
+
+class RunDirectory:
+    """One run's folder: the frozen values of each stage, the log of all of them, and who is working on it.
+
+    Args:
+        path: the folder; created when something is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.yaml"
+        self.plan = path / "plan.json"
+        self.job = path / "job.json"
+        self.checkpoint = path / "checkpoint"
+        self.staging = path / "checkpoint.partial"
+        self.quantize = path / "checkpoint.quantize.json"
+        self.report = path / "report.json"
+        self.evaluation = path / "evaluation.json"
+        self.publication = path / "publication.json"
+        self.push = path / "push.json"
+        self.state = path / "state.json"
+        self.events = path / "events.jsonl"
+        self._stamps = path / "stamps.json"
+        self._lock: int | None = None
+
+    def stamp(self, stage: str) -> str | None:
+        """The digest of the inputs a finished stage was made from, None when it is not finished."""
+        if not self._stamps.exists():
+            return None
+        value = jsonio.load_json(self._stamps).get(stage)
+        return value if isinstance(value, str) else None
+
+    def set_stamp(self, stage: str, digest: str) -> None:
+        """Record that a stage is finished."""
+        stamps = jsonio.load_json(self._stamps) if self._stamps.exists() else {}
+        jsonio.write_atomic(self._stamps, jsonio.dump_json({**stamps, stage: digest}))
+
+    def lock(self) -> None:
+        """Keep others out while this process works here; released when the process ends, however it ends.
+
+        Raises:
+            PublisherError: another process works here.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise PublisherError(
+                f"Another publisher is working in {self.path}.", hint="Wait for it, or see `publisher jobs`."
+            ) from None
+        self._lock = descriptor
+
+    def unlock(self) -> None:
+        """Let others in."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a process is working here now."""
+        if self._lock is not None:
+            return True
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
