@@ -289,7 +289,7 @@ def _http(repo: str, error: HfHubHTTPError) -> PublisherError:
 def _bar(progress: Callable[[int, int], None]) -> type[Any]:
     """A tqdm class that reports bytes to `progress` and draws nothing."""
 
-    class Bar(tqdm):
+    class Bar(tqdm):  # type: ignore[type-arg]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs["disable"] = False
             kwargs["file"] = _Nowhere()
