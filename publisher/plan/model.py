@@ -202,6 +202,7 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """sha256 of the plan's canonical JSON, machine sizes left out: the same input gives the same plan."""
+        """sha256 of what decides the quantized bytes: target, card and evaluation are left out."""
         body = self.to_json()
+        body["recipe"] = {k: v for k, v in body["recipe"].items() if k not in ("target", "card", "evaluation", "name")}
         return jsonio.digest({key: body[key] for key in sorted(body) if key not in ("warnings", "problems")})

@@ -1,0 +1,1 @@
+"""Where a command runs: on this machine, detached from the terminal or page that started it."""
