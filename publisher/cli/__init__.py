@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ import click
 
 from publisher import __version__
 from publisher.errors import InterruptedRun, PublisherError
+
+Callback = Callable[..., Any]
+Decorator = Callable[[Callback], Callback]
 
 # verb -> one line for the overview; the module `publisher.cli.<verb>` holds `command`.
 VERBS = {
@@ -126,10 +130,10 @@ def _bug(text: str) -> PublisherError:
     )
 
 
-def parameters(*decorators: Any) -> Any:
+def parameters(*decorators: Decorator) -> Decorator:
     """Several click decorators as one, the first one outermost."""
 
-    def wrap(function: Any) -> Any:
+    def wrap(function: Callback) -> Callback:
         for decorator in reversed(decorators):
             function = decorator(function)
         return function

@@ -1,0 +1,543 @@
+"""The stages in order: plan, quantize, validate, evaluate, card, manifest, push.
+
+Each stage is a function of what the stages before it left in the run directory, and leaves one file there. A stage is
+skipped when the digest of its inputs equals the stamp of the last run, so a run that was killed goes on where it
+stopped and a finished one does nothing but prove itself again. Nothing is published that the rules refuse.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from publisher import __version__, jsonio, licence, manifest, rules
+from publisher.card import context, render
+from publisher.checkpoint import source as sources
+from publisher.checkpoint.files import LocalFiles
+from publisher.checkpoint.open import Checkpoint, open_checkpoint
+from publisher.engines import ENGINES
+from publisher.engines.base import run_job, write_job
+from publisher.errors import CheckpointError, FindingsError, InterruptedRun, PublisherError
+from publisher.findings import Report
+from publisher.hub import comparison, folder, huggingface
+from publisher.hub.push import PushRecord, intend, push
+from publisher.hub.target import Publication, Target
+from publisher.journal import Event, Journal, RunDirectory
+from publisher.plan import preflight
+from publisher.plan.decide import make_plan
+from publisher.plan.model import Plan, Recipe, TargetSpec
+from publisher.plan.recipe import recipe_to_yaml
+
+STAGES = ("plan", "quantize", "validate", "evaluate", "card", "manifest", "push")
+RUNS = Path(".publisher/runs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What to do: a recipe to run, or a checkpoint made elsewhere to publish.
+
+    Args:
+        recipe: what to quantize and how; None for a checkpoint made elsewhere.
+        checkpoint: the folder of a checkpoint made elsewhere; None with a recipe.
+        source: the source of a checkpoint made elsewhere, a folder or `hf://org/name[@revision]`.
+        card: card.toml of a checkpoint made elsewhere.
+        target: repository, gate and visibility; None when nothing is published.
+        to: `hf`, or `folder:DIR`.
+        waivers: rule code to the reason it is waived for.
+        device: auto, cpu or cuda:N.
+        level: headers, scales or full.
+    """
+
+    recipe: Recipe | None = None
+    checkpoint: Path | None = None
+    source: str = ""
+    card: Path | None = None
+    target: TargetSpec | None = None
+    to: str = "hf"
+    waivers: Mapping[str, str] = field(default_factory=dict)
+    device: str = "auto"
+    level: str = "full"
+
+    @property
+    def source_spec(self) -> str:
+        """The source as the user wrote it."""
+        return self.recipe.source if self.recipe else self.source
+
+    @property
+    def card_path(self) -> Path | None:
+        """The person's part of the card."""
+        return self.recipe.card if self.recipe else self.card
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """An order with its source pinned and, for a recipe, its plan made."""
+
+    order: Order
+    source: sources.Source
+    original: Checkpoint
+    plan: Plan | None
+
+    @property
+    def default_directory(self) -> Path:
+        """`.publisher/runs/<recipe name>-<plan digest>`."""
+        if self.plan is not None:
+            return RUNS / f"{self.plan.recipe.name}-{self.plan.digest[:12]}"
+        place = self.order.checkpoint or Path()
+        return RUNS / f"{place.name}-{jsonio.digest([str(place.absolute()), self.source.label])[:12]}"
+
+
+def prepare(order: Order, *, journal: Journal | None = None) -> Prepared:
+    """Pin the source, read its headers, make the plan; nothing is downloaded, nothing written.
+
+    Raises:
+        PublisherError: no such source, no access, no checkpoint.
+    """
+    tell = journal or Journal(None)
+    tell.emit("plan", "start", message=f"reading the headers of {order.source_spec}")
+    source = sources.resolve(order.source_spec)
+    original = open_checkpoint(
+        source.files, progress=lambda done, total: tell.emit("plan", "progress", done=done, total=total, unit="shards")
+    )
+    plan = make_plan(order.recipe, original, commit=source.commit) if order.recipe else None
+    return Prepared(order=order, source=source, original=original, plan=plan)
+
+
+def require_plan(plan: Plan) -> None:
+    """Refuse a plan that cannot work.
+
+    Raises:
+        PublisherError: naming every problem.
+    """
+    if plan.problems:
+        raise PublisherError("This plan cannot work: " + " ".join(plan.problems), hint="Mend the recipe or the source.")
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """One run of the stages in its directory.
+
+    Args:
+        prepared: what to do.
+        directory: where; locked by the caller.
+        journal: told of everything.
+    """
+
+    prepared: Prepared
+    directory: RunDirectory
+    journal: Journal
+    _folder: Path | None = None
+
+    # --- stages ------------------------------------------------------------------------------------------------
+
+    def plan(self) -> None:
+        """Write down what will happen; refuse what cannot work."""
+        plan = self.prepared.plan
+        if plan is None:
+            return
+        self._write(self.directory.recipe, recipe_to_yaml(plan.recipe))
+        self._write(self.directory.plan, jsonio.dump_json(plan.to_json()))
+        for warning in plan.warnings:
+            self.journal.emit("plan", "warning", message=warning)
+        require_plan(plan)
+        self.journal.emit(
+            "plan", "done", message=f"{len(plan.quantized):,} modules to quantize, {len(plan.kept):,} to keep"
+        )
+
+    def quantize(self) -> None:
+        """Make the checkpoint, or take over one that was made elsewhere."""
+        stamp = self._made_from()
+        if self.directory.stamp("quantize") == stamp and self.directory.checkpoint.is_dir():
+            self.journal.emit("quantize", "skip", message="the checkpoint is finished")
+            return
+        if self.directory.stamp("quantize") is not None and self.directory.checkpoint.is_dir():
+            shutil.rmtree(self.directory.checkpoint)  # made from another source or plan
+        if self.prepared.plan is None:
+            self._adopt()
+        elif not self.directory.checkpoint.is_dir():
+            self._run_engine(self.prepared.plan)
+        self.directory.set_stamp("quantize", stamp)
+
+    def validate(self) -> Report:
+        """Run the checkpoint rules; the card prints their outcome."""
+        self.journal.emit("validate", "start", message="checking the checkpoint against the rules")
+        report = self._rules(ignore=("LC",), level=self.prepared.order.level)
+        self._write(self.directory.report, jsonio.dump_json(report.to_json()))
+        self.journal.emit("validate", "done", message=_outcome(report))
+        self._require(report, self.directory.report)
+        return report
+
+    def evaluate(self) -> None:
+        """Measure the weight-only perplexity, where the recipe names a text."""
+        recipe = self.prepared.order.recipe
+        if recipe is None or recipe.evaluation is None:
+            return
+        wanted = recipe.evaluation
+        job = {
+            "source": str(self.folder),
+            "checkpoint": str(self.directory.checkpoint.absolute()),
+            "text": str(wanted.data),
+            "windows": wanted.windows,
+            "length": wanted.length,
+            "prompt": wanted.prompt,
+            "output": str(self.directory.evaluation.absolute()),
+        }
+        stamp = jsonio.digest([job, self._made_from()])
+        if self.directory.stamp("evaluate") == stamp and self.directory.evaluation.exists():
+            self.journal.emit("evaluate", "skip", message="the perplexity is measured")
+            return
+        path = self.directory.path / "evaluate.json"
+        jsonio.write_atomic(path, jsonio.dump_json(job))
+        run_job([sys.executable, "-m", "publisher.native.evaluate", str(path)], self.journal, stage="evaluate")
+        self.directory.set_stamp("evaluate", stamp)
+
+    def card(self) -> None:
+        """Copy the licence byte for byte and render the card from what the files say."""
+        checkpoint = self.directory.checkpoint
+        found = licence.copy(self.prepared.source.files, checkpoint)
+        self.journal.emit("card", "log", message=f"{len(found.files)} licence file(s) copied byte for byte")
+        text = render.render(self.card_context())
+        self._write(checkpoint / "README.md", text)
+        self.journal.emit("card", "done", message=str(checkpoint / "README.md"))
+
+    def manifest(self) -> None:
+        """List every file with its digest, then run the publication rules on what will be published."""
+        checkpoint = self.directory.checkpoint
+        (checkpoint / manifest.NAME).unlink(missing_ok=True)
+        self.journal.emit("manifest", "start", message="taking the digest of every file")
+        started = time.monotonic()
+
+        def progress(done: int, total: int) -> None:
+            rate = done / max(time.monotonic() - started, 1e-9)
+            left = (total - done) / rate if rate else None
+            self.journal.emit("manifest", "progress", done=done, total=total, unit="bytes", rate=rate, eta=left)
+
+        built = manifest.build(checkpoint, self._provenance(), known=self._known_digests(), progress=progress)
+        self._remember_digests(built)
+        self._write(checkpoint / manifest.NAME, built.encoded().decode())
+        report = self._rules(select=("LC",), level="headers")
+        self._write(self.directory.publication, jsonio.dump_json(report.to_json()))
+        self.journal.emit("manifest", "done", message=f"root digest {built.root_digest[:16]}…; {_outcome(report)}")
+        self._require(report, self.directory.publication)
+
+    def push(self) -> PushRecord:
+        """Publish, and prove what arrived."""
+        target, publication = self.target(), self.publication()
+
+        def emit(kind: str, payload: Mapping[str, Any]) -> None:
+            message = payload.get("message") or payload.get("step", "")
+            self.journal.emit("push", kind, **{**payload, "message": message})
+
+        record = push(target, publication, emit=emit)
+        self._write(self.directory.push, jsonio.dump_json(record.to_json()))
+        self.journal.emit("push", "done", message=f"verified: {record.url}", record=record.to_json())
+        return record
+
+    # --- what the stages share ---------------------------------------------------------------------------------
+
+    @property
+    def folder(self) -> Path:
+        """The source as a folder; downloaded when it is first needed."""
+        if self._folder is None:
+            source, started = self.prepared.source, time.monotonic()
+            if source.folder is None:
+                self.journal.emit("quantize", "log", message=f"downloading {source.label}")
+
+            def progress(done: int, total: int) -> None:
+                rate = done / max(time.monotonic() - started, 1e-9)
+                self.journal.emit(
+                    "quantize", "progress", done=done, total=total, unit="bytes", rate=rate, what="download"
+                )
+
+            self._folder = sources.fetch(source, progress=progress)
+        return self._folder
+
+    def target(self) -> Target:
+        """Where to publish.
+
+        Raises:
+            PublisherError: no repository is named, or the target is none we know.
+        """
+        order = self.prepared.order
+        if order.target is None:
+            raise PublisherError(
+                "No repository to publish to is named.", hint="Give --repo org/name, or `target: {repo: org/name}`."
+            )
+        if order.to == "hf":
+            return huggingface.HuggingFaceTarget(order.target.repo)
+        kind, _, path = order.to.partition(":")
+        if kind == "folder" and path:
+            return folder.FolderTarget(Path(path), order.target.repo)
+        raise PublisherError(f"{order.to!r} is no target.", hint="Write --to hf or --to folder:DIR.")
+
+    def publication(self) -> Publication:
+        """The finished checkpoint with the settings it shall end with."""
+        target = self.prepared.order.target or TargetSpec(repo="")
+        return Publication(
+            folder=self.directory.checkpoint,
+            manifest=manifest.read(self.directory.checkpoint / manifest.NAME),
+            gate=target.gate,  # type: ignore[arg-type]  # the schema and the option allow nothing else
+            private=target.private,
+        )
+
+    def card_context(self) -> context.CardContext:
+        """Everything the card prints, computed from files."""
+        order = self.prepared.order
+        return context.card_context(
+            checkpoint=open_checkpoint(self.directory.checkpoint),
+            original=self.prepared.original,
+            source=self.prepared.source,
+            plan=self.prepared.plan,
+            report=_document(self.directory.report),
+            quantize=_document(self.directory.quantize),
+            evaluation=_document(self.directory.evaluation),
+            person=context.read_person(order.card_path),
+            target=order.target,
+        )
+
+    def _rules(self, *, select: tuple[str, ...] = (), ignore: tuple[str, ...] = (), level: str) -> Report:
+        order = self.prepared.order
+        evidence = rules.Evidence(
+            checkpoint=open_checkpoint(self.directory.checkpoint),
+            source=self.prepared.original,
+            source_repo=self.prepared.source.repo,
+        )
+
+        def progress(done: int, total: int) -> None:
+            self.journal.emit("validate", "progress", done=done, total=total, unit="bytes")
+
+        return rules.run(evidence, level=level, select=select, ignore=ignore, waivers=order.waivers, progress=progress)
+
+    def _require(self, report: Report, path: Path) -> None:
+        if not report.publishable:
+            codes = ", ".join(sorted({finding.code for finding in report.errors}))
+            first = report.errors[0]
+            raise FindingsError(
+                f"The checkpoint is not publishable: {len(report.errors)} errors ({codes}); the first: {first.message}",
+                hint=f"See {path}; waive one with --ignore CODE=reason only when you know why.",
+            )
+
+    def _run_engine(self, plan: Plan) -> None:
+        engine = ENGINES[plan.recipe.engine]
+        found = preflight.check(plan, self.directory.path)
+        if found:
+            raise PublisherError(" ".join(found), hint="Nothing was started.")
+        self.journal.emit("quantize", "start", message=f"engine {plan.recipe.engine}")
+        write_job(
+            engine,
+            self.directory.job,
+            plan=plan,
+            source_dir=self.folder.absolute(),
+            output=self.directory.checkpoint.absolute(),
+            staging=self.directory.staging.absolute(),
+            device=self.prepared.order.device,
+        )
+        run_job(engine.command(self.directory.job), self.journal, stage="quantize")
+        self.journal.emit("quantize", "done", message=str(self.directory.checkpoint))
+
+    def _adopt(self) -> None:
+        """Take over a checkpoint that was made elsewhere: hard links for shards, copies for the rest."""
+        place = self.prepared.order.checkpoint
+        if place is None:
+            raise PublisherError("Neither a recipe nor a checkpoint is given.")
+        files, staging = LocalFiles(place), self.directory.staging
+        shutil.rmtree(staging, ignore_errors=True)
+        for name in files.sizes:
+            if name in ("README.md", manifest.NAME):
+                continue
+            goal = staging / name
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            _link(place / name, goal)
+        staging.rename(self.directory.checkpoint)
+        self.journal.emit("quantize", "done", message=f"took over {place}")
+
+    def _made_from(self) -> str:
+        """Digest of what the checkpoint is made from: the plan and the source's files."""
+        source = self.prepared.source
+        plan = self.prepared.plan.digest if self.prepared.plan else None
+        place = self.prepared.order.checkpoint
+        made = None if place is None else _fingerprint(LocalFiles(place))
+        origin = source.commit or _fingerprint(source.files)
+        return jsonio.digest([plan, origin, made])
+
+    def _provenance(self) -> manifest.Provenance:
+        quantize = _document(self.directory.quantize) or {}
+        recipe, source = self.prepared.order.recipe, self.prepared.source
+        report = jsonio.digest(jsonio.load_json(self.directory.report))
+        return manifest.Provenance(
+            source_repo=source.repo,
+            source_commit=source.commit,
+            recipe=recipe.name if recipe else None,
+            recipe_digest=recipe.digest if recipe else None,
+            engine=recipe.engine if recipe else None,
+            engine_version=(quantize.get("versions") or {}).get(_engine_library(recipe)) if recipe else None,
+            versions={"fp4-publisher": __version__, **(quantize.get("versions") or {})},
+            report_digest=report,
+            waivers=dict(self.prepared.order.waivers),
+        )
+
+    def _known_digests(self) -> dict[str, str]:
+        """Digests taken in an earlier run of files that have not changed since."""
+        known = _document(self.directory.path / "digests.json") or {}
+        found = {}
+        for name, row in known.items():
+            path = self.directory.checkpoint / name
+            if path.is_file() and [path.stat().st_size, path.stat().st_mtime_ns] == row[:2]:
+                found[name] = row[2]
+        return found
+
+    def _remember_digests(self, built: manifest.Manifest) -> None:
+        rows = {}
+        for entry in built.files:
+            status = (self.directory.checkpoint / entry.path).stat()
+            rows[entry.path] = [status.st_size, status.st_mtime_ns, entry.sha256]
+        jsonio.write_atomic(self.directory.path / "digests.json", jsonio.dump_json(rows))
+
+    def _write(self, path: Path, text: str) -> None:
+        jsonio.write_atomic(path, text)
+
+
+def run(
+    prepared: Prepared, directory: RunDirectory, listener: Callable[[Event], None] | None = None, *, until: str = "push"
+) -> Run:
+    """Run the stages up to and including `until`, skipping what is finished.
+
+    Args:
+        prepared: what to do.
+        directory: where to work.
+        listener: called with every event.
+        until: the last stage.
+
+    Raises:
+        FindingsError: the rules refuse the checkpoint.
+        InterruptedRun: stopped on request; running again goes on.
+        PublisherError: any other stage failed; what is finished is kept.
+    """
+    directory.lock()
+    state: dict[str, Any] = {"status": "running", "pid": os.getpid(), "started": time.time(), "command": sys.argv[1:]}
+    journal = Journal(directory.events, listener)
+    _save(directory, state)
+    work = Run(prepared=prepared, directory=directory, journal=journal)
+    stages: dict[str, Callable[[], Any]] = {
+        "plan": work.plan,
+        "quantize": work.quantize,
+        "validate": work.validate,
+        "evaluate": work.evaluate,
+        "card": work.card,
+        "manifest": work.manifest,
+        "push": work.push,
+    }
+    stage = "plan"
+    try:
+        for stage in STAGES[: STAGES.index(until) + 1]:
+            stages[stage]()
+    except (KeyboardInterrupt, InterruptedRun):
+        journal.emit(stage, "cancelled", message="stopped; run the same command again to go on")
+        _save(directory, state, status="interrupted", exit_code=6, message=f"stopped during {stage}")
+        raise InterruptedRun(f"Stopped during {stage}.", hint="Run the same command again to go on.") from None
+    except PublisherError as error:
+        journal.emit(stage, "error", message=error.message, hint=error.hint)
+        status = "findings" if isinstance(error, FindingsError) else "failed"
+        _save(directory, state, status=status, exit_code=error.exit_code, message=error.message, hint=error.hint)
+        raise
+    except BaseException as error:
+        journal.emit(stage, "error", message=f"{type(error).__name__}: {error}")
+        _save(directory, state, status="failed", exit_code=2, message=f"{type(error).__name__}: {error}")
+        raise
+    else:
+        _save(directory, state, status="done", exit_code=0, message=f"finished {until}")
+    finally:
+        directory.unlock()
+    return work
+
+
+def dry_run(work: Run) -> dict[str, Any]:
+    """What a push would send and set, without changing anything."""
+    return intend(work.target(), work.publication()).to_json()
+
+
+def verify(target: Target) -> tuple[manifest.Manifest, list[manifest.Difference]]:
+    """Compare what a target stores with the manifest it stores."""
+    found = comparison.read_manifest(target)
+    return found, comparison.verify(target, found)
+
+
+def record(directory: RunDirectory) -> dict[str, Any]:
+    """The record of a finished push, as it lies in the run directory."""
+    return _document(directory.push) or {}
+
+
+def target_at(place: str) -> Target:
+    """The target `hf://org/name` or `folder:ROOT/org/name` names.
+
+    Raises:
+        PublisherError: neither of the two.
+    """
+    if place.startswith(sources.SCHEME):
+        return huggingface.HuggingFaceTarget(sources.parse_spec(place)[0])
+    path = Path(place.removeprefix("folder:"))
+    if not place.startswith("folder:") or len(path.parts) < 2:
+        raise PublisherError(f"{place!r} is no published place.", hint="Write hf://org/name or folder:ROOT/org/name.")
+    return folder.FolderTarget(path.parent.parent, f"{path.parent.name}/{path.name}")
+
+
+def with_target(order: Order, *, repo: str | None, gate: str | None, private: bool) -> Order:
+    """The order with what the command line says about the target."""
+    target = order.target
+    if repo:
+        target = replace(target, repo=repo) if target else TargetSpec(repo=repo)
+    if target is not None:
+        target = replace(target, gate=gate or target.gate, private=private or target.private)
+    return replace(order, target=target)
+
+
+def _save(directory: RunDirectory, state: dict[str, Any], **changes: Any) -> None:
+    state.update(changes)
+    if state["status"] != "running":
+        state["ended"] = time.time()
+    jsonio.write_atomic(directory.state, jsonio.dump_json(state))
+
+
+def _outcome(report: Report) -> str:
+    return (
+        f"{len(report.rules_run)} rules run, {len(report.errors)} errors, {len(report.warnings)} warnings, "
+        f"{len(report.not_run)} not run"
+    )
+
+
+def _document(path: Path) -> dict[str, Any] | None:
+    value = jsonio.load_json(path) if path.exists() else None
+    return value if isinstance(value, dict) else None
+
+
+def _engine_library(recipe: Recipe) -> str:
+    return {"modelopt": "nvidia-modelopt"}.get(recipe.engine, "fp4-publisher")
+
+
+def _fingerprint(files: Any) -> str:
+    """Digest of names, sizes and times of change: enough to see that a folder is another one than before."""
+    rows = []
+    for name, size in files.sizes.items():
+        path = files.local(name)
+        rows.append([name, size, path.stat().st_mtime_ns if path else 0])
+    return jsonio.digest(rows)
+
+
+def _link(origin: Path, goal: Path) -> None:
+    """A hard link for a shard, a copy for anything small."""
+    if origin.suffix != ".safetensors":
+        shutil.copyfile(origin.resolve(), goal)
+        return
+    try:
+        os.link(origin.resolve(), goal)
+    except OSError:
+        raise CheckpointError(
+            f"{origin} cannot be linked into {goal.parent}.",
+            hint="Give --run-dir a folder on the same file system as the checkpoint.",
+        ) from None
