@@ -1,0 +1,260 @@
+"""A folder as a publishing target: `<root>/<owner>/<name>/{tree/,settings.json,log.jsonl}`.
+
+It keeps the promises of a Hub repository on a disk: files appear under their names complete or not at all, the
+settings are one file replaced at once, and `log.jsonl` says what changed when, with the settings in force at that
+moment. Files are copied, never linked, because a link would change with its source after the push proved it. A digest
+is always that of the bytes on the disk; it is taken once per state of a file (inode, size, times).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from publisher import jsonio
+from publisher.errors import AccessError, CheckpointError, HubError, PublisherError
+from publisher.hub.target import GATES, MAX_DOCUMENT, Publication, Settings, StoredFile, Uploaded, repo_problem
+from publisher.manifest import BLOCK, hash_file, name_problem
+
+STAGING = ".incoming"
+
+
+class FolderTarget:
+    """A repository in a folder.
+
+    Args:
+        root: the folder that holds the repositories; created when missing.
+        repo: `owner/name`.
+        clock: seconds since the epoch, for the log.
+
+    Raises:
+        PublisherError: `repo` is no repository name.
+    """
+
+    kind = "folder"
+
+    def __init__(self, root: Path, repo: str, *, clock: Callable[[], float] = time.time) -> None:
+        problem = repo_problem(repo)
+        if problem is not None:
+            raise problem
+        self.repo = repo
+        self.base = root.absolute() / repo
+        self.files = self.base / "tree"
+        self._clock = clock
+        self._digests: dict[str, tuple[tuple[int, ...], str]] = {}
+
+    @property
+    def url(self) -> str:
+        """The `file://` address of the files."""
+        return self.files.as_uri()
+
+    def preflight(self, publication: Publication) -> list[PublisherError]:
+        """No room, no permission, a foreign folder under that name, or a checkpoint inside the target."""
+        return [
+            problem
+            for problem in (self._foreign(), self._nested(publication.folder), self._space(publication))
+            if problem is not None
+        ]
+
+    def settings(self) -> Settings | None:
+        """What `settings.json` says; None when there is no repository."""
+        path = self.base / "settings.json"
+        if not path.exists():
+            return None
+        found = jsonio.load_json(path)
+        if not isinstance(found, dict) or found.get("gate") not in GATES:
+            raise HubError(f"{path} holds no settings.", hint="Remove the folder or restore the file.")
+        return Settings(private=found.get("visibility") != "public", gate=found["gate"])
+
+    def create_private(self) -> None:
+        """Create the folder with private settings; an existing repository stays as it is."""
+        if self.settings() is None:
+            with _disk(self.base):
+                self.files.mkdir(parents=True, exist_ok=True)
+                self._set(Settings(private=True, gate="off"), "create")
+
+    def hide(self) -> None:
+        """Make the repository private."""
+        settings = self.settings()
+        if settings is None:
+            raise AccessError(f"{self.base} holds no repository to hide.", hint="Run the push again.")
+        with _disk(self.base):
+            self._set(Settings(private=True, gate=settings.gate), "settings")
+
+    def tree(self) -> dict[str, StoredFile]:
+        """Every file below `tree/`, digests left to `read_digests`."""
+        with _disk(self.files):
+            return {
+                path.relative_to(self.files).as_posix(): StoredFile(size=path.lstat().st_size)
+                for path in _files(self.files)
+            }
+
+    def read_digests(self, paths: Iterable[str]) -> dict[str, str]:
+        """sha256 of the bytes on the disk."""
+        return {path: self._digest(path) for path in paths if self._path(path).is_file()}
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a stored document."""
+        return jsonio.read_bytes(self._path(path), MAX_DOCUMENT)
+
+    def upload(self, files: Mapping[str, Path], *, message: str, progress: Uploaded) -> None:
+        """Copy files; each one is staged, flushed to the disk and renamed."""
+        staging = self.base / STAGING
+        with _disk(self.base):
+            try:
+                staging.mkdir(parents=True, exist_ok=True)
+                for path, source in files.items():
+                    self._store(path, source, staging, partial(progress, path))
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+            self._log("upload", message=message, files=sorted(files))
+
+    def delete(self, paths: Iterable[str], *, message: str) -> None:
+        """Remove files and the folders they leave empty."""
+        removed = sorted(paths)
+        with _disk(self.files):
+            for name in removed:
+                path = self._path(name)
+                path.unlink(missing_ok=True)
+                for parent in list(path.relative_to(self.files).parents)[:-1]:
+                    with contextlib.suppress(OSError):  # not empty
+                        (self.files / parent).rmdir()
+            self._log("delete", message=message, files=removed)
+
+    def release(self, settings: Settings) -> None:
+        """Replace the settings file."""
+        with _disk(self.base):
+            self._set(settings, "settings")
+
+    def commit(self) -> str | None:
+        """A folder keeps no revisions."""
+        return None
+
+    # --- details ---------------------------------------------------------------------------------------------------
+
+    def _path(self, name: str) -> Path:
+        problem = name_problem(name) if name not in ("publish.json", ".gitattributes") else None
+        if problem is not None:
+            raise HubError(f"{name[:200]!r} {problem}.")
+        return self.files / name
+
+    def _store(self, name: str, source: Path, staging: Path, advance: Callable[[int], None]) -> None:
+        final = self._path(name)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=staging)
+        with os.fdopen(descriptor, "wb", buffering=0) as out:
+            sent = _copy(source, out.fileno(), advance)
+            os.fchmod(out.fileno(), 0o644)
+            os.fsync(out.fileno())
+            if hasattr(os, "posix_fadvise"):  # so that reading back reads the disk, not the cache
+                os.posix_fadvise(out.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        stored = hash_file(Path(temporary))[1]
+        if stored != sent:
+            raise HubError(
+                f"{final} came back from the disk with sha256 {stored}, {sent} was written.",
+                hint="Check the disk, then run the same command again.",
+            )
+        os.replace(temporary, final)
+        self._digests[name] = (_state(final), stored)
+
+    def _digest(self, name: str) -> str:
+        path = self._path(name)
+        known = self._digests.get(name)
+        if known is None or known[0] != _state(path):
+            state = _state(path)
+            known = self._digests[name] = (state, hash_file(path)[1])
+        return known[1]
+
+    def _set(self, settings: Settings, action: str) -> None:
+        document = {"visibility": settings.visibility, "gate": settings.gate}
+        jsonio.write_atomic(self.base / "settings.json", jsonio.dump_json(document))
+        self._log(action)
+
+    def _log(self, action: str, **more: Any) -> None:
+        settings = self.settings()
+        state = {"visibility": settings.visibility, "gate": settings.gate} if settings else {}
+        line = json.dumps({"time": self._clock(), "action": action, **state, **more}, ensure_ascii=False) + "\n"
+        with (self.base / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    def _foreign(self) -> PublisherError | None:
+        if self.base.is_symlink() or self.files.is_symlink():
+            return PublisherError(f"{self.base} is a link.", hint="Publish to a folder of its own.")
+        if self.base.exists() and not (self.base / "settings.json").exists():
+            names = [] if not self.base.is_dir() else [p.name for p in self.base.iterdir() if p.name != "tree"]
+            if not self.base.is_dir() or names:
+                return PublisherError(
+                    f"{self.base} exists and is no repository of this program.", hint="Choose another folder."
+                )
+        return None
+
+    def _nested(self, folder: Path) -> PublisherError | None:
+        inner, outer = self.base.resolve(), folder.resolve()
+        if inner == outer or inner.is_relative_to(outer) or outer.is_relative_to(inner):
+            return PublisherError(
+                f"{self.base} and the checkpoint {folder} lie in each other.", hint="Choose another folder."
+            )
+        return None
+
+    def _space(self, publication: Publication) -> PublisherError | None:
+        place = next(folder for folder in (self.base, *self.base.parents) if folder.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            return PublisherError(f"{place} cannot be written.", hint="Choose another folder.")
+        present = {path: item.size for path, item in self.tree().items()}
+        needed = sum(e.size for e in publication.manifest.files if present.get(e.path) != e.size)
+        free = shutil.disk_usage(place).free
+        if needed > free:
+            return PublisherError(
+                f"{place} has {free:,} bytes free, the files still to copy need {needed:,}.",
+                hint="Free space or choose another folder, then run the same command again.",
+            )
+        return None
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _copy(source: Path, descriptor: int, advance: Callable[[int], None]) -> str:
+    """Copy a file's bytes, telling how many so far; their sha256."""
+    hasher, size = hashlib.sha256(), 0
+    try:
+        file = source.open("rb", buffering=0)
+    except OSError as error:
+        raise CheckpointError(f"{source} cannot be read: {error.strerror or error}.") from None
+    with file:
+        while block := file.read(BLOCK):
+            hasher.update(block)
+            size += len(block)
+            view = memoryview(block)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            advance(size)
+    advance(size)
+    return hasher.hexdigest()
+
+
+@contextlib.contextmanager
+def _disk(place: Path) -> Iterator[None]:
+    """Turn what a disk refuses into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise HubError(
+            f"{place}: {error.strerror or error}.",
+            hint="Make room or fix the permission, then run the same command again; it goes on from here.",
+        ) from None

@@ -1,0 +1,174 @@
+"""The two targets behind one handle, so that one contract suite drives both."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from publisher import manifest
+from publisher.hub.folder import FolderTarget
+from publisher.hub.huggingface import HuggingFaceTarget
+from publisher.hub.target import Gate, Publication
+from publisher.manifest import Provenance
+from tests.hub.loopback import LoopbackHub, Stored
+
+REPO = "org/tiny-nvfp4"
+CARD = b"---\nlicense: apache-2.0\nbase_model: org/tiny\nbase_model_relation: quantized\n---\n# tiny\n"
+FILES = {
+    "model-00001-of-00002.safetensors": b"first shard " * 400,
+    "model-00002-of-00002.safetensors": b"second shard " * 400,
+    "model.safetensors.index.json": b'{"weight_map": {}}\n',
+    "config.json": b"{}\n",
+    "tokenizer/vocab.txt": b"a\nb\n",
+    "LICENSE": b"Apache License\n",
+    "README.md": CARD,
+}
+
+
+def publication(
+    folder: Path, files: dict[str, bytes] | None = None, *, gate: Gate = "manual", private: bool = False
+) -> Publication:
+    """A finished checkpoint with its manifest, as the pipeline leaves it."""
+    for name, data in (FILES if files is None else files).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    built = manifest.build(folder, Provenance(source_repo="org/tiny", source_commit="c" * 40))
+    (folder / manifest.NAME).write_bytes(built.encoded())
+    return Publication(folder=folder, manifest=built, gate=gate, private=private)
+
+
+class FolderPlace:
+    """A folder and what a test wants to know of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.base = root / REPO
+
+    def target(self) -> FolderTarget:
+        return FolderTarget(self.root, REPO)
+
+    def clear(self) -> None:
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    def settings(self) -> tuple[bool, str]:
+        found = json.loads((self.base / "settings.json").read_text())
+        return found["visibility"] == "private", found["gate"]
+
+    def files(self) -> dict[str, bytes]:
+        tree = self.base / "tree"
+        return {p.relative_to(tree).as_posix(): p.read_bytes() for p in tree.rglob("*") if p.is_file()}
+
+    def put(self, name: str, data: bytes) -> None:
+        (self.base / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.base / "tree" / name).write_bytes(data)
+
+    def corrupt(self, name: str) -> None:
+        data = bytearray(self.files()[name])
+        data[0] ^= 1
+        self.put(name, bytes(data))
+
+    def show(self, gate: str) -> None:
+        (self.base / "settings.json").write_text(json.dumps({"visibility": "public", "gate": gate}))
+
+    def was_open(self) -> bool:
+        return any((line["visibility"], line["gate"]) == ("public", "off") for line in self._log())
+
+    def writes(self) -> int:
+        return len(self._log())
+
+    def uploaded(self) -> list[str]:
+        return [name for line in self._log() if line["action"] == "upload" for name in line["files"]]
+
+    def settings_writes(self) -> int:
+        return sum(line["action"] == "settings" for line in self._log())
+
+    def _log(self) -> list[dict[str, Any]]:
+        path = self.base / "log.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+class HubPlace:
+    """A repository on the loopback Hub and what a test wants to know of it."""
+
+    def __init__(self, hub: LoopbackHub) -> None:
+        self.hub = hub
+        self.waits: list[float] = []
+
+    def target(self, token: str | None = None, **more: Any) -> HuggingFaceTarget:
+        return HuggingFaceTarget(
+            REPO, endpoint=self.hub.endpoint, token=token or self.hub.token, sleep=self.waits.append, **more
+        )
+
+    def clear(self) -> None:
+        self.hub.repos.clear()
+        self.hub.blobs.clear()
+        self.hub.log.clear()
+
+    def settings(self) -> tuple[bool, str]:
+        repo = self.hub.repos[REPO]
+        return repo.private, str(repo.gated or "off")
+
+    def files(self) -> dict[str, bytes]:
+        stored = self.hub.repos[REPO].files
+        found = {path: self.hub.blobs[item.oid] if item.lfs else item.data for path, item in stored.items()}
+        return {path: data for path, data in found.items() if path != ".gitattributes"}
+
+    def put(self, name: str, data: bytes) -> None:
+        repo = self.hub.repos[REPO]
+        repo.add("by hand", repo.files | {name: Stored.of(data, False)})
+
+    def corrupt(self, name: str) -> None:
+        item = self.hub.repos[REPO].files[name]
+        data = bytearray(self.hub.blobs[item.oid] if item.lfs else item.data)
+        data[0] ^= 1
+        if item.lfs:
+            self.hub.blobs[item.oid] = bytes(data)
+        else:
+            item.data = bytes(data)
+
+    def show(self, gate: str) -> None:
+        repo = self.hub.repos[REPO]
+        repo.private, repo.gated = False, False if gate == "off" else gate
+
+    def was_open(self) -> bool:
+        return self.hub.was_open(REPO)
+
+    def writes(self) -> int:
+        return sum(item.method in ("PUT", "DELETE") for item in self.hub.log) + len(
+            self.hub.requests("POST", r"/commit/|/repos/create")
+        )
+
+    def uploaded(self) -> list[str]:
+        lines = [line for item in self.hub.requests("POST", "/commit/") for line in item.lines()[1:]]
+        return [line["value"]["path"] for line in lines if line["key"] in ("file", "lfsFile")]
+
+    def settings_writes(self) -> int:
+        return len(self.hub.requests("PUT", "/settings$"))
+
+
+class Broken:
+    """A target of which one call fails, before or after it did its work."""
+
+    def __init__(self, target: Any, method: str, call: int, error: Exception, *, after: bool) -> None:
+        self._target, self._method, self._left, self._error, self._after = target, method, call, error, after
+        self.broke = False
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._target, name)
+        return self._breaking(found) if name == self._method else found
+
+    def _breaking(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            self._left -= 1
+            if self._left:
+                return method(*arguments, **named)
+            self.broke = True
+            if self._after:
+                method(*arguments, **named)
+            raise self._error
+
+        return call
