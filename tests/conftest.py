@@ -11,7 +11,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="publisher-test-hf-")
-os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nothing listens there: a test that forgets its loopback Hub fails at once
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody listens: no test reaches the real Hub
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["TORCHAO_SKIP_LOADING_SO_FILES"] = "1"
 os.environ.pop("HF_TOKEN", None)
