@@ -1,0 +1,57 @@
+"""Write the generated documents: the command reference and the table of rules.
+
+`python docs/generate.py` writes them, `python docs/generate.py --check` fails when one is not current.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from publisher import rules
+from publisher.cli import VERBS, publisher
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def commands() -> str:
+    """The command reference: `--help` of every verb."""
+    parts = [
+        "# Commands",
+        "",
+        "Generated from `--help` by `make docs`. Data goes to standard output, everything else to standard error.",
+        "Exit codes: 0 ok, 1 findings, 2 usage or input, 3 login or gate, 4 Hub or network, 5 engine or hardware,",
+        "6 interrupted and resumable.",
+    ]
+    parent = click.Context(publisher, info_name="publisher", max_content_width=100, terminal_width=100)
+    for verb, summary in VERBS.items():
+        command = publisher.get_command(parent, verb)
+        if command is None:
+            raise SystemExit(f"no command for {verb}")
+        context = click.Context(command, info_name=verb, parent=parent, max_content_width=100, terminal_width=100)
+        parts += ["", f"## publisher {verb}", "", summary, "", "```text", command.get_help(context), "```"]
+    return "\n".join(parts) + "\n"
+
+
+def documents() -> dict[Path, str]:
+    """Path to content of every generated document."""
+    return {ROOT / "docs/commands.md": commands(), ROOT / "validators/README.md": rules.rules_markdown()}
+
+
+def main() -> int:
+    """Write the documents, or check them."""
+    stale = [path for path, text in documents().items() if not path.exists() or path.read_text() != text]
+    if "--check" in sys.argv:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is not current; run `make docs`")
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(documents()[path])
+        print(f"wrote {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
