@@ -1,0 +1,193 @@
+"""What the result says about itself: the quantization blocks of its configuration, and the exclude list in them.
+
+The list is derived from the decisions, never copied from a recipe, and spelled so that every reader takes it alike:
+full names, `prefix*` for a subtree that is kept whole (`prefix.*` where a sibling's name begins the same, and always
+after a number, because `layers.1*` also means layer 10). Blocks as modelopt 0.47's `convert_hf_quant_config_format` and
+Quark 0.13's exporter write them; the keys vLLM and SGLang insist on are there even where they are empty.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from publisher.checkpoint.modules import class_of
+from publisher.plan.model import Recipe
+from publisher.plan.proof import moe_module
+from publisher.plan.sizes import BLOCK
+
+MODELOPT_VERSION = "0.47.0"  # the exporter whose layout this is
+QUARK_VERSION = "0.13"
+MANY = 48  # more kept modules of one class than this are written as one anchored regex in Quark's list
+
+
+# --- exclude lists -------------------------------------------------------------------------------------------------
+
+
+def exclude_list(layout: str, quantized: Iterable[str], kept: Iterable[str]) -> tuple[str, ...]:
+    """The exclude list of a layout, in natural order.
+
+    Args:
+        layout: modelopt or quark.
+        quantized: modules that are quantized.
+        kept: linear and embedding modules that are not.
+    """
+    quantized, kept = sorted(quantized), sorted(set(kept))
+    entries = _modelopt(quantized, kept) if layout == "modelopt" else _quark(quantized, kept)
+    return tuple(sorted(dict.fromkeys(entries), key=_natural))
+
+
+def implied_head(modules: Iterable[str]) -> str | None:
+    """The name of a head that shares the embedding's weights and so has no tensor; engines build it all the same."""
+    for name in modules:
+        before, found, _ = name.partition("model.embed_tokens")
+        if found and name == before + found and (not before or before.endswith(".")):
+            return f"{before}lm_head"
+    return None
+
+
+def _natural(text: str) -> list[tuple[int, int, str]]:
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def _ancestors(name: str) -> Iterable[str]:
+    position = name.find(".")
+    while position >= 0:
+        yield name[:position]
+        position = name.find(".", position + 1)
+    yield name
+
+
+def _modelopt(quantized: Sequence[str], kept: Sequence[str]) -> Iterable[str]:
+    """For each kept module the largest subtree around it that holds no quantized one."""
+    taken = {ancestor for name in quantized for ancestor in _ancestors(name)}
+    names = set(kept)
+    for name in kept:
+        subtree = next((ancestor for ancestor in _ancestors(name) if ancestor not in taken), name)
+        ambiguous = _begins(quantized, subtree)
+        if subtree == name and not _begins(kept, f"{name}."):
+            yield f"*{name}" if ambiguous else name  # vLLM takes a bare name as a substring
+        elif ambiguous or subtree.rpartition(".")[2].isdecimal():
+            yield f"{subtree}.*"
+            if subtree in names:
+                yield f"*{subtree}"
+        else:
+            yield f"{subtree}*"
+
+
+def _begins(ordered: Sequence[str], prefix: str) -> bool:
+    """Whether any of the sorted names begins with the prefix."""
+    index = bisect.bisect_left(ordered, prefix)
+    return index < len(ordered) and ordered[index].startswith(prefix)
+
+
+def _quark(quantized: Sequence[str], kept: Sequence[str]) -> Iterable[str]:
+    """Full names; all experts of a layer as one entry; a class kept whole in many layers as one anchored regex."""
+    units = dict.fromkeys(moe_module(name) or name for name in kept)
+    busy = {class_of(moe_module(name) or name) for name in quantized}
+    counts = Counter(map(class_of, units))
+    experts = {moe for name in kept if (moe := moe_module(name))}
+    for unit in units:
+        kind = class_of(unit)
+        many = counts[kind] > MANY and kind not in busy
+        body = re.escape(kind).replace(r"\*", r"\d+") if many else re.escape(unit)
+        tail = r"(\..*)?" if unit in experts else ""
+        yield f"re:^{body}{tail}$" if many or tail else unit
+
+
+# --- blocks --------------------------------------------------------------------------------------------------------
+
+
+def quantization_config(recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any]:
+    """The block for `config.json`."""
+    return _modelopt_block(recipe, exclude) if recipe.layout == "modelopt" else _quark_block(recipe, exclude)
+
+
+def hf_quant_config(recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any] | None:
+    """The content of `hf_quant_config.json`; None for layouts that have no such file."""
+    if recipe.layout != "modelopt":
+        return None
+    return {
+        "producer": _producer(),
+        "quantization": {
+            "quant_algo": _algo(recipe),
+            "kv_cache_quant_algo": "FP8" if recipe.kv_cache != "none" else None,
+            "group_size": BLOCK["nvfp4"],
+            "exclude_modules": list(exclude),
+        },
+    }
+
+
+def _producer() -> dict[str, str]:
+    return {"name": "modelopt", "version": MODELOPT_VERSION}
+
+
+def _algo(recipe: Recipe) -> str:
+    return "NVFP4" if recipe.activations == "calibrated" else "W4A16_NVFP4"
+
+
+def _modelopt_block(recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any]:
+    numbers = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": BLOCK["nvfp4"]}
+    group: dict[str, Any] = {"weights": dict(numbers), "targets": ["Linear"]}
+    if recipe.activations == "calibrated":
+        group["input_activations"] = dict(numbers)
+    block: dict[str, Any] = {
+        "config_groups": {"group_0": group},
+        "ignore": list(exclude),
+        "quant_algo": _algo(recipe),
+        "producer": _producer(),
+        "quant_method": "modelopt",
+    }
+    if recipe.kv_cache != "none":
+        block["kv_cache_scheme"] = {"dynamic": False, "num_bits": 8, "type": "float"}
+    return block
+
+
+def _quark_block(recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any]:
+    inputs = {**_quark_tensor(recipe), "is_dynamic": True} if recipe.activations == "dynamic" else None
+    return {
+        "quant_method": "quark",
+        "version": QUARK_VERSION,
+        "quant_mode": "eager_mode",
+        "global_quant_config": {
+            "input_tensors": inputs,
+            "output_tensors": None,
+            "weight": {**_quark_tensor(recipe), "is_dynamic": False},
+            "bias": None,
+            "target_device": None,
+        },
+        "exclude": list(exclude),
+        "algo_config": None,
+        "softmax_quant_spec": None,
+        "layer_type_quant_config": {},  # vLLM and SGLang fail on null
+        "layer_quant_config": {},
+        "kv_cache_quant_config": {},
+        "kv_cache_post_rope": False,
+        "export": {
+            "kv_cache_group": [],  # vLLM fails without
+            "min_kv_scale": 0.0,
+            "pack_method": "reorder",
+            "weight_format": "real_quantized",
+            "weight_merge_groups": None,
+        },
+    }
+
+
+def _quark_tensor(recipe: Recipe) -> Mapping[str, Any]:
+    return {
+        "dtype": "fp4",
+        "qscheme": "per_group",
+        "ch_axis": -1,
+        "group_size": BLOCK["mxfp4"],
+        "symmetric": None,
+        "round_method": "half_even",
+        "scale_type": "float",
+        "scale_format": "e8m0",
+        "scale_calculation_mode": recipe.mode,
+        "mx_element_dtype": None,
+        "observer_cls": "PerBlockMXObserver",
+        "is_scale_quant": False,
+    }

@@ -1,0 +1,103 @@
+"""What about a source stops every plan, seen before any pattern is looked at.
+
+A damaged header, a shard that is not there, weights that are quantized already, an architecture the configuration does
+not name. Each obstacle is one sentence with the file or the number and the next step.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from publisher.checkpoint.modules import Module, class_of
+from publisher.checkpoint.open import Checkpoint
+
+FLOATS = ("BF16", "F16", "F32")
+PACKED = ("U8", "I8", "I32", "U32", "F4", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
+NAME = re.compile(r"[\w.-]+", re.ASCII)
+
+
+def source_obstacles(checkpoint: Checkpoint) -> Iterator[str]:
+    """Everything that stops a plan whatever the recipe says."""
+    yield from _documents(checkpoint)
+    yield from _shards(checkpoint)
+    yield from _architecture(checkpoint)
+    yield from _quantized(checkpoint)
+    odd = [name for name in checkpoint.modules if not NAME.fullmatch(name)]
+    if odd:
+        yield (
+            f"{len(odd)} tensors have names that no exclude list can spell, such as {odd[0][:80]!r}; module names are "
+            "letters, digits, `_`, `-` and `.`"
+        )
+
+
+def _documents(checkpoint: Checkpoint) -> Iterator[str]:
+    for message in checkpoint.document_flaws.values():
+        yield message.rstrip(".")
+    if "config.json" not in checkpoint.files.sizes:
+        yield f"{checkpoint.files.label} has no config.json; add the one that belongs to the weights"
+
+
+def _shards(checkpoint: Checkpoint) -> Iterator[str]:
+    if not checkpoint.shards:
+        yield f"{checkpoint.files.label} holds no *.safetensors file; this version reads no other weights"
+    for shard in checkpoint.shards.values():
+        for flaw in shard.flaws[:3]:
+            yield f"{shard.shard}: {flaw.message}; copy or download the file again"
+        end = max((ref.end for ref in shard.tensors), default=0)
+        if end > shard.file_size:
+            yield f"{shard.shard} has {shard.file_size:,} of {end:,} bytes; copy or download the file again"
+    missing = sorted(set(checkpoint.weight_map.values()) - set(checkpoint.shards))
+    if missing:
+        yield f"the index names {len(missing)} shards that are missing: {listed(missing)}; download them"
+    absent = [n for n, s in checkpoint.weight_map.items() if s in checkpoint.shards and n not in checkpoint.tensors]
+    if absent:
+        yield f"the index names {len(absent)} tensors that no shard holds: {listed(absent)}; download the shards again"
+    stored = sum(len(shard.tensors) for shard in checkpoint.shards.values())
+    if stored > len(checkpoint.tensors):
+        yield f"{stored - len(checkpoint.tensors)} tensors lie in two shards; remove the shards the index does not name"
+
+
+def _architecture(checkpoint: Checkpoint) -> Iterator[str]:
+    config = checkpoint.config
+    if not config:
+        return
+    if not isinstance(config.get("model_type"), str) or not config["model_type"]:
+        yield "config.json has no `model_type`; serving engines cannot tell what the weights are"
+    names = config.get("architectures")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        yield "config.json has no `architectures`; serving engines cannot tell what the weights are"
+
+
+def _quantized(checkpoint: Checkpoint) -> Iterator[str]:
+    hint = f"this version reads {', '.join(FLOATS)} weights; start from the unquantized model"
+    declared = checkpoint.quant
+    if declared is not None:
+        what = declared.algo or declared.format or "unnamed"
+        yield f"the source is quantized already ({declared.origin}: {declared.dialect}, {what}); {hint}"
+    packed = [m for m in checkpoint.modules.values() if m.weight is not None and m.weight.dtype in PACKED]
+    if packed:
+        dtypes = Counter(m.weight.dtype for m in packed if m.weight is not None)
+        counts = ", ".join(f"{count} {dtype}" for dtype, count in sorted(dtypes.items()))
+        yield f"{len(packed)} weights are stored quantized ({counts}), such as {packed[0].name}; {hint}"
+
+
+def fused_expert_tensors(module: Module) -> list[str]:
+    """Suffixes of stacked expert weights (experts × out × in in one tensor), as transformers 5 holds them."""
+    if module.role != "expert":
+        return []
+    return [suffix for suffix, ref in module.tensors.items() if len(ref.shape) == 3]
+
+
+def listed(names: Iterable[str], limit: int = 3) -> str:
+    """The first names and how many more there are."""
+    names = list(names)
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(name[:120] for name in names[:limit]) + rest
+
+
+def by_class(names: Iterable[str], limit: int = 5) -> str:
+    """Names summed up by class with counts: `model.layers.*.mlp.up_proj (60)`."""
+    counts: Mapping[str, int] = Counter(class_of(name) for name in names)
+    return listed([f"{name} ({count})" for name, count in sorted(counts.items())], limit)

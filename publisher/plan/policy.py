@@ -1,0 +1,108 @@
+"""One module, one decision: which pattern or which rule of the house decides, and in what order.
+
+`keep` wins over `quantize`. Heads, embeddings, norms, vision towers, projectors and prediction layers are kept unless a
+pattern names them (`lm_head`, not `*`); routers are kept always, because no serving engine loads a quantized router.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from publisher.checkpoint.header import TensorRef
+from publisher.checkpoint.modules import Module, role_of
+from publisher.checkpoint.open import Checkpoint
+from publisher.matching import Globs
+from publisher.plan.model import KEEP, QUANTIZE, Decision, Recipe
+from publisher.plan.obstacles import NAME, fused_expert_tensors
+
+NO_PATTERN = "no quantize pattern matches"
+ROUTER = "no serving engine loads a quantized router"
+# Roles that a sweeping pattern does not mean.
+PROTECTED = {
+    "router": ROUTER,
+    "head": "output head; name it to quantize it",
+    "embedding": "token embedding; name it to quantize it",
+    "norm": "norm",
+    "vision": "vision tower; name it to quantize it",
+    "projector": "projector; name it to quantize it",
+    "mtp": "prediction layer; name it to quantize it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A module with a weight to decide on; `weight` is its largest tensor where experts are stacked in one."""
+
+    module: Module
+    weight: TensorRef
+    stacked: bool = False
+
+    @property
+    def name(self) -> str:
+        """The module's name."""
+        return self.module.name
+
+    @property
+    def size(self) -> int:
+        """Bytes of all the module's tensors."""
+        return sum(ref.size for ref in self.module.tensors.values())
+
+
+def matrices_of(checkpoint: Checkpoint) -> Iterator[Matrix]:
+    """Every module with a weight of two or more dimensions, in name order; names no list can spell are left out."""
+    for module in checkpoint.modules.values():
+        if not NAME.fullmatch(module.name):
+            continue
+        weight = module.weight
+        if weight is not None and len(weight.shape) >= 2:
+            yield Matrix(module, weight)
+        elif stacked := fused_expert_tensors(module):
+            yield Matrix(module, max((module.tensors[s] for s in stacked), key=lambda ref: ref.size), stacked=True)
+
+
+class Policy:
+    """A recipe's patterns, compiled.
+
+    Args:
+        recipe: its `quantize` and `keep` globs are used.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.quantize, self.keep = Globs(recipe.quantize), Globs(recipe.keep)
+        by_role: dict[str, list[str]] = defaultdict(list)
+        for pattern in recipe.quantize:
+            by_role[role_of(pattern.replace("*", "").replace("?", ""))].append(pattern)
+        self._named = {role: Globs(by_role[role]) for role in PROTECTED}
+
+    def decide(self, matrix: Matrix) -> Decision:
+        """What happens to one module, and why."""
+        name, role = matrix.name, matrix.module.role
+        keep = self.keep.first_match(name)
+        if keep is not None:
+            return Decision(name, KEEP, keep)
+        pattern = self.quantize.first_match(name)
+        if pattern is None:
+            return Decision(name, KEEP, reason=NO_PATTERN)
+        if role in PROTECTED:
+            pattern = None if role == "router" else self.names(matrix)
+            if pattern is None:
+                return Decision(name, KEEP, reason=PROTECTED[role])
+        if matrix.stacked:
+            return Decision(name, KEEP, reason="experts stacked in one tensor")
+        if len(matrix.weight.shape) != 2:
+            return Decision(name, KEEP, reason=f"weight has {len(matrix.weight.shape)} dimensions, not 2")
+        return Decision(name, QUANTIZE, pattern)
+
+    def names(self, matrix: Matrix) -> str | None:
+        """The pattern that names a protected module's role and matches it."""
+        named = self._named.get(matrix.module.role)
+        return named.first_match(matrix.name) if named else None
+
+    def wants(self, matrix: Matrix) -> str | None:
+        """The quantize pattern that asks for stacked experts, by the module's or a tensor's name."""
+        names = [matrix.name, *(f"{matrix.name}.{suffix}" for suffix in fused_expert_tensors(matrix.module))]
+        if any(self.keep.first_match(name) for name in names):
+            return None
+        return next((p for name in names if (p := self.quantize.first_match(name))), None)

@@ -1,0 +1,124 @@
+"""What this machine must have before work starts: disk, memory, the engine's library, the texts a recipe names.
+
+Kept apart from the plan, whose digest must not depend on the machine it was made on.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from publisher.errors import EngineError, PublisherError
+from publisher.plan.model import Plan, Recipe
+from publisher.plan.sizes import format_bytes
+
+LIBRARIES = {"native": ("torch",), "modelopt": ("torch", "transformers", "modelopt")}
+SLACK = 0.9  # memory estimates err on the large side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lack:
+    """One thing this machine lacks.
+
+    Args:
+        kind: disk, memory, engine or file.
+        message: what is missing, with numbers.
+        hint: what to do.
+        fatal: whether work must not start; otherwise it is a warning.
+    """
+
+    kind: str
+    message: str
+    hint: str
+    fatal: bool = True
+
+
+def preflight(plan: Plan, run_dir: Path) -> tuple[Lack, ...]:
+    """Everything this machine lacks for a plan.
+
+    Args:
+        plan: what is to be done.
+        run_dir: where it is to be done; need not exist yet.
+    """
+    return (*_disk(plan, run_dir), *_memory(plan), *_engine(plan.recipe), *_files(plan.recipe))
+
+
+def refuse(lacks: tuple[Lack, ...]) -> None:
+    """Stop before any work when something fatal is lacking.
+
+    Raises:
+        EngineError: the engine or its memory is lacking.
+        PublisherError: disk or files are lacking.
+    """
+    fatal = [lack for lack in lacks if lack.fatal]
+    if not fatal:
+        return
+    hints = " ".join(dict.fromkeys(lack.hint for lack in fatal))
+    kind = EngineError if all(lack.kind in ("engine", "memory") for lack in fatal) else PublisherError
+    raise kind(" ".join(lack.message for lack in fatal), hint=hints)
+
+
+def _disk(plan: Plan, run_dir: Path) -> Iterator[Lack]:
+    place = run_dir.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        yield Lack(kind="disk", message=f"{run_dir} cannot be written.", hint="Name another folder with --run-dir.")
+        return
+    free = shutil.disk_usage(place).free
+    if free < plan.disk_needed:
+        yield Lack(
+            kind="disk",
+            message=f"{place} has {format_bytes(free)} free; this plan needs {format_bytes(plan.disk_needed)}.",
+            hint="Free some space, or name a folder on a larger disk with --run-dir.",
+        )
+
+
+def _memory(plan: Plan) -> Iterator[Lack]:
+    memory = psutil.virtual_memory()
+    needed = plan.memory_needed
+    hint = "Use engine native, which streams." if plan.recipe.engine == "modelopt" else "Use a larger machine."
+    if needed * SLACK > memory.total and plan.recipe.engine == "native":
+        message = f"The machine has {format_bytes(memory.total)} of memory; this plan needs {format_bytes(needed)}."
+        yield Lack(kind="memory", message=message, hint=hint)
+    elif needed * SLACK > memory.available:
+        message = f"{format_bytes(memory.available)} of memory are free; this plan may need {format_bytes(needed)}."
+        yield Lack(kind="memory", message=message, hint=hint, fatal=False)
+
+
+def _engine(recipe: Recipe) -> Iterator[Lack]:
+    missing = [name for name in LIBRARIES[recipe.engine] if importlib.util.find_spec(name) is None]
+    if missing:
+        yield Lack(
+            kind="engine",
+            message=f"Engine {recipe.engine} needs {', '.join(missing)}, which this environment lacks.",
+            hint=f"Install fp4-publisher[{recipe.engine}].",
+        )
+
+
+def _files(recipe: Recipe) -> Iterator[Lack]:
+    named = {
+        "calibration.data": recipe.calibration.data if recipe.calibration else None,
+        "evaluation.data": recipe.evaluation.data if recipe.evaluation else None,
+        "card": recipe.card,
+    }
+    for key, path in named.items():
+        problem = _unreadable(path) if path is not None else None
+        if problem:
+            yield Lack(kind="file", message=f"`{key}`: {path} {problem}.", hint="Correct the path in the recipe.")
+
+
+def _unreadable(path: Path) -> str | None:
+    if not path.exists():
+        return "does not exist"
+    if not path.is_file():
+        return "is not a file"
+    if not os.access(path, os.R_OK):
+        return "cannot be read"
+    return "is empty" if path.stat().st_size == 0 else None

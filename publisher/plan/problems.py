@@ -1,0 +1,133 @@
+"""What in the decisions cannot work, and what a person should know first: sentences with numbers and the remedy."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from publisher.checkpoint.modules import class_of
+from publisher.checkpoint.open import Checkpoint
+from publisher.plan.model import QUANTIZE, Decision, Recipe
+from publisher.plan.obstacles import FLOATS, PACKED, by_class, fused_expert_tensors, listed
+from publisher.plan.policy import PROTECTED, ROUTER, Matrix, Policy
+from publisher.plan.proof import moe_module
+from publisher.plan.sizes import BLOCK
+
+
+def problems(
+    recipe: Recipe,
+    policy: Policy,
+    checkpoint: Checkpoint,
+    matrices: Sequence[Matrix],
+    decisions: Sequence[Decision],
+    groups: Mapping[str, tuple[str, ...]],
+) -> Iterator[str]:
+    """What in a recipe's decisions cannot work.
+
+    Args:
+        recipe: what was asked.
+        policy: its patterns.
+        checkpoint: the source.
+        matrices: the modules decided on.
+        decisions: one for each of them.
+        groups: fused layers and their members.
+    """
+    quantized = [m for m, d in zip(matrices, decisions, strict=True) if d.action == QUANTIZE]
+    chosen = {matrix.name for matrix in quantized}
+    yield from _unmatched(policy, matrices)
+    if not quantized:
+        yield "nothing would be quantized: no `quantize` pattern reaches a weight that may be; see the table of modules"
+    yield from _shapes(recipe, quantized)
+    yield from _partly(groups, chosen)
+    yield from _mixed_experts(matrices, chosen)
+    routers = [m.name for m in matrices if m.module.role == "router" and policy.names(m)]
+    routers = [name for name in routers if policy.keep.first_match(name) is None]
+    if routers:
+        yield f"{ROUTER}: {by_class(routers)}; remove the pattern that names it"
+    stacked = [m.name for m in matrices if m.stacked and policy.wants(m)]
+    if stacked:
+        yield (
+            f"{by_class(stacked)} hold all experts in one 3-D tensor; this version needs per-expert 2-D tensors "
+            "(as DeepSeek, Qwen-MoE and Kimi checkpoints store them)"
+        )
+    tied = [m.name for m in quantized if m.module.role == "embedding" and _tied(checkpoint)]
+    if tied:
+        yield f"{listed(tied)} is also the output head (tie_word_embeddings) and cannot be quantized; keep it"
+
+
+def _unmatched(policy: Policy, matrices: Sequence[Matrix]) -> Iterator[str]:
+    names = [m.name for m in matrices]
+    names += [f"{m.name}.{suffix}" for m in matrices if m.stacked for suffix in fused_expert_tensors(m.module)]
+    for pattern in policy.quantize.unused(names):
+        yield f"the quantize pattern {pattern!r} matches none of the {len(matrices):,} weight matrices; correct it"
+
+
+def _shapes(recipe: Recipe, quantized: Sequence[Matrix]) -> Iterator[str]:
+    block = BLOCK[recipe.format]
+    uneven = [m for m in quantized if m.weight.shape[1] % block or not m.weight.shape[1]]
+    if uneven:
+        widths = ", ".join(map(str, sorted({m.weight.shape[1] for m in uneven})[:5]))
+        yield (
+            f"{by_class(m.name for m in uneven)}: {widths} inputs are not a multiple of the {block} weights a "
+            f"{recipe.format} block has; keep these modules"
+        )
+    odd = [m for m in quantized if m.weight.dtype not in FLOATS and m.weight.dtype not in PACKED]
+    if odd:
+        dtypes = ", ".join(sorted({m.weight.dtype for m in odd}))
+        yield f"{by_class(m.name for m in odd)} are {dtypes}; this version reads {', '.join(FLOATS)}; keep them"
+
+
+def _partly(groups: Mapping[str, tuple[str, ...]], chosen: set[str]) -> Iterator[str]:
+    """Fused layers of which only some members are quantized, one sentence a class."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    for fused, members in groups.items():
+        inside = [name.rpartition(".")[2] for name in members if name in chosen]
+        if inside and len(inside) < len(members):
+            outside = [name.rpartition(".")[2] for name in members if name not in chosen]
+            found[class_of(fused), ", ".join(inside), ", ".join(outside)] += 1
+    for (layer, quantized, kept), count in sorted(found.items()):
+        yield (
+            f"{layer} ({count}): {quantized} would be quantized but {kept} kept; engines load them as one layer, so "
+            "quantize all or none"
+        )
+
+
+def _mixed_experts(matrices: Sequence[Matrix], chosen: set[str]) -> Iterator[str]:
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for matrix in matrices:
+        module = moe_module(matrix.name)
+        if module:
+            counts[module][matrix.name in chosen] += 1
+    mixed = {module: pair for module, pair in counts.items() if all(pair)}
+    if mixed:
+        kept, quantized = next(iter(mixed.values()))
+        yield (
+            f"{by_class(mixed)}: {quantized} expert projections of a layer would be quantized and {kept} kept; engines "
+            "load all experts of a layer as one module, so quantize all or none"
+        )
+
+
+def _tied(checkpoint: Checkpoint) -> bool:
+    text = checkpoint.config.get("text_config")
+    holders = [checkpoint.config, text if isinstance(text, Mapping) else {}]
+    return any(holder.get("tie_word_embeddings") is True for holder in holders)
+
+
+def warnings(
+    recipe: Recipe, policy: Policy, matrices: Sequence[Matrix], decisions: Sequence[Decision]
+) -> Iterator[str]:
+    """What a person should know before starting."""
+    for pattern in policy.keep.unused(matrix.name for matrix in matrices):
+        yield f"the keep pattern {pattern!r} matches nothing"
+    swept = policy.quantize.unused(decision.module for decision in decisions if decision.action == QUANTIZE)
+    missed = set(policy.quantize.unused(matrix.name for matrix in matrices))
+    for pattern in swept:
+        if pattern not in missed:
+            yield f"all that the quantize pattern {pattern!r} matches is kept"
+    unusual = [
+        m.name for m, d in zip(matrices, decisions, strict=True) if d.action == QUANTIZE and m.module.role in PROTECTED
+    ]
+    if unusual:
+        yield f"{by_class(unusual)} would be quantized as named; few engines load that"
+    if recipe.activations == "none" and recipe.format == "nvfp4":
+        yield "weight-only (W4A16): engines multiply in 16 bits; for FP4 activations use engine modelopt and calibrate"

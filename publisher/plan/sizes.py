@@ -1,0 +1,83 @@
+"""How large the result will be, and what making it takes: bytes per module, shards, disk, memory.
+
+Stored sizes are exact for the tensors a plan writes; disk and memory are estimates that err on the large side. Sizes of
+the formats: NVFP4 0.5 + 1/16 bytes a weight and two float32 scalars a module, MXFP4 0.5 + 1/32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from publisher.checkpoint.header import TensorRef
+from publisher.plan.model import Recipe
+
+BLOCK = {"nvfp4": 16, "mxfp4": 32}  # weights that share one scale byte, along the input axis
+SCALAR = 4  # a float32 global scale
+HEADROOM = 64 << 20  # configuration, tokenizer, journal
+NATIVE_BASE = 512 << 20  # the interpreter with torch
+NATIVE_FLOATS = 5  # float32 copies of the largest fused group: weights, scaled, codes, packed, spare
+MODELOPT_BASE = 2 << 30  # the interpreter with torch, transformers and modelopt
+MODELOPT_FACTOR = 1.6  # the model, its quantizers' buffers and the packed copy that is exported
+
+
+def quantized_size(recipe: Recipe, elements: int) -> int:
+    """Bytes of a quantized weight with its scales.
+
+    Args:
+        recipe: gives the format and whether an activation scale is stored.
+        elements: weights in the matrix, a multiple of the block length.
+    """
+    size = elements // 2 + elements // BLOCK[recipe.format]
+    if recipe.format == "nvfp4":
+        size += SCALAR * (2 if recipe.activations == "calibrated" else 1)
+    return size
+
+
+def kv_scales_size(recipe: Recipe, layers: int) -> int:
+    """Bytes of calibrated KV scales: one float32 for k and one for v in each attention layer."""
+    return 2 * SCALAR * layers if recipe.kv_cache == "fp8" else 0
+
+
+def shard_count(bundles: Iterable[int], shard_size: int) -> int:
+    """Shards a greedy writer needs for bundles of bytes that are not split (`checkpoint.layout.plan_shards`)."""
+    count, filled = 0, 0
+    for size in bundles:
+        if count == 0 or filled + size > shard_size:
+            count, filled = count + 1, 0
+        filled += size
+    return count
+
+
+def disk_needed(recipe: Recipe, result: int, side_files: int, tensors: int) -> int:
+    """Free bytes the run directory must have; modelopt's exporter writes a copy before it is put in its place."""
+    headers = 300 * tensors
+    copies = 2 if recipe.engine == "modelopt" else 1
+    return copies * (result + headers + side_files) + HEADROOM
+
+
+def memory_needed(recipe: Recipe, source: int, groups: Iterable[Sequence[TensorRef]], largest_kept: int) -> int:
+    """Peak bytes of memory the engine is expected to use.
+
+    Args:
+        recipe: gives the engine and the calibration.
+        source: tensor bytes of the source.
+        groups: the weights that are quantized together because they share a global scale.
+        largest_kept: bytes of the largest tensor that is copied.
+    """
+    if recipe.engine == "modelopt":
+        return MODELOPT_BASE + int(MODELOPT_FACTOR * source)
+    group = max((sum(ref.elements for ref in group) for group in groups), default=0)
+    return NATIVE_BASE + max(NATIVE_FLOATS * 4 * group, largest_kept)
+
+
+def format_bytes(size: int) -> str:
+    """A size as people read it: decimal units, three digits, such as `594 GB`, `1.02 TB`, `12 B`."""
+    if size < 1000:
+        return f"{size} B"
+    value = float(size)
+    for unit in ("kB", "MB", "GB", "TB", "PB"):
+        value /= 1000
+        if value < 999.5 or unit == "PB":
+            break
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{digits}f} {unit}"
