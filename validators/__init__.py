@@ -1,0 +1,6 @@
+"""The rules, one file per family; `publisher.rules.load_rules` imports them.
+
+`README.md` beside this file is generated from them.
+"""
+
+FAMILIES = ("container", "config", "coverage", "scales", "fusion", "sidecars", "publication")
