@@ -99,11 +99,13 @@ class FolderTarget:
             }
 
     def read_digests(self, paths: Iterable[str]) -> dict[str, str]:
-        """sha256 of the bytes on the disk."""
-        return {path: self._digest(path) for path in paths if self._path(path).is_file()}
+        """sha256 of the bytes on the disk; of a link, which a push never makes, that of its text."""
+        return {path: self._digest(path) for path in paths if _is_entry(self._path(path))}
 
     def read(self, path: str) -> bytes:
         """The bytes of a stored document."""
+        if self._path(path).is_symlink():
+            raise HubError(f"{self._path(path)} is a link.", hint="Run the push again; it replaces it by a file.")
         return jsonio.read_bytes(self._path(path), MAX_DOCUMENT)
 
     def upload(self, files: Mapping[str, Path], *, message: str, progress: Uploaded) -> None:
@@ -168,6 +170,8 @@ class FolderTarget:
 
     def _digest(self, name: str) -> str:
         path = self._path(name)
+        if path.is_symlink():
+            return hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest()
         known = self._digests.get(name)
         if known is None or known[0] != _state(path):
             state = _state(path)
@@ -222,6 +226,10 @@ class FolderTarget:
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+
+
+def _is_entry(path: Path) -> bool:
+    return path.is_symlink() or path.is_file()
 
 
 def _state(path: Path) -> tuple[int, ...]:

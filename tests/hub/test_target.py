@@ -143,7 +143,7 @@ def test_a_corrupted_stored_file_is_found_and_hides_the_repository(place: Place,
     run(place.target(), tiny)
     place.corrupt(name)
     assert [(item.path, item.kind) for item in verify(place.target(), tiny.manifest)] == [(name, "sha256")]
-    if name.endswith(".safetensors") and isinstance(place, HubPlace):  # large storage is addressed by its digest
+    if isinstance(place, HubPlace):  # the Hub believes it has that content, so it cannot be sent again
         with pytest.raises(HubError, match=name):
             run(place.target(), tiny)
         assert place.settings()[0], "a repository that is not what it should be stays private"
