@@ -1,0 +1,100 @@
+"""The job file as this program needs it: read once, every problem named at once, paths made real.
+
+Refused: a document docs/job-file.md does not describe, a job for another engine, and what this engine cannot do
+(calibrated activations or KV scales, a mode or a layout of another format, a module in two fused groups).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from publisher import jsonio
+from publisher.errors import PublisherError
+from publisher.formats import LAYOUTS, Layout
+
+ENGINE = "native"
+# format: layout, modes, how activations may be declared (nothing is calibrated here)
+ABILITIES: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "nvfp4": ("modelopt", ("max",), ("none",)),
+    "mxfp4": ("quark", ("even", "floor", "ceil", "ceil6"), ("dynamic", "none")),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What to quantize, from where to where; the keys of docs/job-file.md that this engine uses."""
+
+    source: Path
+    output: Path
+    staging: Path
+    format: str
+    layout: str
+    mode: str
+    quantize: tuple[str, ...]
+    groups: Mapping[str, tuple[str, ...]]
+    quantization_config: Mapping[str, Any]
+    hf_quant_config: Mapping[str, Any] | None
+    shard_size: int
+    device: str
+    plan_digest: str
+
+    @property
+    def stored(self) -> Layout:
+        """How this layout stores this format."""
+        return LAYOUTS[self.layout, self.format]
+
+
+def read_job(path: Path) -> Job:
+    """Read and check a job file.
+
+    Raises:
+        PublisherError: naming every problem.
+    """
+    raw = jsonio.load_json(path)
+    jsonio.require(raw, "job", str(path), hint="Let `publisher quantize` write the job file.")
+    problems = list(_problems(raw))
+    if problems:
+        raise PublisherError(
+            f"{path}: " + "; ".join(problems) + ".", hint="Change the recipe, or choose the engine modelopt."
+        )
+    return Job(
+        source=Path(raw["source"]),
+        output=Path(raw["output"]),
+        staging=Path(raw["staging"]),
+        format=raw["format"],
+        layout=raw["layout"],
+        mode=raw["mode"],
+        quantize=tuple(raw["quantize"]),
+        groups={name: tuple(members) for name, members in raw["groups"].items()},
+        quantization_config=raw["quantization_config"],
+        hf_quant_config=raw.get("hf_quant_config"),
+        shard_size=raw["shard_size"],
+        device=raw["device"],
+        plan_digest=raw["plan_digest"],
+    )
+
+
+def _problems(raw: Mapping[str, Any]) -> Iterator[str]:
+    if raw["engine"] != ENGINE:
+        yield f"the job is for the engine {raw['engine']!r}, this is {ENGINE!r}"
+    layout, modes, activations = ABILITIES[raw["format"]]
+    for key, able in (("layout", (layout,)), ("mode", modes), ("activations", activations)):
+        if raw[key] not in able:
+            yield f"{key} {raw[key]!r} with {raw['format']} is not what this engine does ({', '.join(able)})"
+    if raw["kv_cache"] == "fp8":
+        yield "kv_cache 'fp8' needs calibration, which this engine does not do (fp8-cast or none)"
+    yield from _group_problems(raw["groups"], frozenset(raw["quantize"]))
+
+
+def _group_problems(groups: Mapping[str, list[str]], quantize: frozenset[str]) -> Iterator[str]:
+    seen: dict[str, str] = {}
+    for group, members in groups.items():
+        for member in members:
+            if member not in quantize:
+                yield f"group {group} names {member}, which is not to be quantized"
+            if member in seen:
+                yield f"{member} is in the groups {seen[member]} and {group}"
+            seen[member] = group

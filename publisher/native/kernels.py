@@ -1,0 +1,185 @@
+"""NVFP4 and MXFP4 in torch, chunk by chunk, on any device: the same bytes on CPU, CUDA and ROCm.
+
+The order of the fp32 operations is that of the reference arithmetic in `publisher.formats` and of modelopt 0.47, which
+is what makes the bytes equal: block maxima and element rounding work on the bits, where no device can differ; a
+division is one IEEE division by a tensor (torch turns a division by a Python number into a multiplication on a GPU).
+Rows are taken in chunks that fit the caches of a CPU, so the working memory does not grow with the tensor.
+Refused: nothing; the caller checks `finite` first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from publisher.formats import FORMATS, e2m1, e4m3, nvfp4
+
+NVFP4_BLOCK, MXFP4_BLOCK = FORMATS["nvfp4"].block, FORMATS["mxfp4"].block
+
+_CPU_CHUNK = 256 * 1024  # elements; 1 MB of fp32 stays in the L2 cache
+_GPU_CHUNK = 64 * 1024 * 1024
+_ONE_BITS = 127 << 23
+_EXPONENT = 0x7F800000
+# dtype of a weight: integer type of its width, mask of everything but the sign, bits of infinity
+_BITS = {
+    torch.bfloat16: (torch.int16, 0x7FFF, 0x7F80),
+    torch.float16: (torch.int16, 0x7FFF, 0x7C00),
+    torch.float32: (torch.int32, 0x7FFFFFFF, _EXPONENT),
+}
+
+
+@dataclass(slots=True)
+class ErrorMeter:
+    """Squared error and squared weight, summed in float64 on the device while a module is quantized."""
+
+    error: Tensor
+    weight: Tensor
+
+    @classmethod
+    def on(cls, device: torch.device) -> ErrorMeter:
+        """A meter at zero."""
+        return cls(
+            torch.zeros((), dtype=torch.float64, device=device), torch.zeros((), dtype=torch.float64, device=device)
+        )
+
+    def add(self, difference: Tensor, weight: Tensor) -> None:
+        """Count one chunk."""
+        self.error += torch.dot(difference.flatten(), difference.flatten())
+        self.weight += torch.dot(weight.flatten(), weight.flatten())
+
+
+def block_amax(weight: Tensor, block: int) -> Tensor:
+    """Largest magnitude of each block, exact.
+
+    Args:
+        weight: (rows, columns) BF16, F16 or F32; columns is a multiple of `block`.
+        block: elements of a block.
+
+    Returns:
+        (rows, columns / block) in the weight's dtype; NaN wins over infinity, both over numbers.
+    """
+    integer, mask, _ = _BITS[weight.dtype]
+    bits = weight.view(integer)
+    out = torch.empty((weight.shape[0], weight.shape[1] // block), dtype=integer, device=weight.device)
+    for rows in _chunks(weight):
+        torch.amax((bits[rows] & mask).view(-1, out.shape[1], block), dim=-1, out=out[rows])
+    return out.view(weight.dtype)
+
+
+def largest(amax: Tensor) -> Tensor:
+    """The largest of some block maxima, as an fp32 scalar on the CPU."""
+    integer = _BITS[amax.dtype][0]
+    return amax.view(integer).amax().view(amax.dtype).float().cpu()
+
+
+def count_not_finite(weight: Tensor) -> int:
+    """How many elements are NaN or infinite."""
+    return sum(int((~torch.isfinite(weight[rows])).sum()) for rows in _chunks(weight))
+
+
+def global_scale(amax: Tensor) -> Tensor:
+    """NVFP4's `weight_scale_2` by the reference's native policy, computed on the CPU wherever the weight is.
+
+    Args:
+        amax: fp32 scalar, the largest magnitude of the fused group.
+    """
+    return torch.tensor(float(nvfp4.global_scale(float(amax))), dtype=torch.float32)
+
+
+def quantize_nvfp4(
+    weight: Tensor, amax: Tensor, scale_2: Tensor, meter: ErrorMeter | None = None
+) -> tuple[Tensor, Tensor]:
+    """Quantize to NVFP4 in max mode (modelopt 0.47 `nvfp4_tensor.py`, dynamic path).
+
+    Args:
+        weight: (rows, columns) BF16, F16 or F32, finite; columns is a multiple of 16.
+        amax: `block_amax(weight, 16)`.
+        scale_2: from `global_scale`, shared by all members of a fused group.
+        meter: counts the error made.
+
+    Returns:
+        payload U8 (rows, columns / 2) and block scales E4M3 (rows, columns / 16).
+    """
+    scale_2 = scale_2.to(weight.device)
+    ratio = amax.float() / (e2m1.MAX * scale_2)
+    ratio.masked_fill_(ratio == 0, 1.0)
+    scales = ratio.clamp_(e4m3.MIN_SUBNORMAL, e4m3.MAX).to(torch.float8_e4m3fn)
+    payload = _encode(weight, scales.float() * scale_2, NVFP4_BLOCK, True, meter)
+    return payload, scales
+
+
+def quantize_mxfp4(weight: Tensor, amax: Tensor, mode: str, meter: ErrorMeter | None = None) -> tuple[Tensor, Tensor]:
+    """Quantize to MXFP4.
+
+    Args:
+        weight: (rows, columns) BF16, F16 or F32, finite; columns is a multiple of 32.
+        amax: `block_amax(weight, 32)`.
+        mode: even, floor, ceil or ceil6.
+        meter: counts the error made.
+
+    Returns:
+        payload U8 (rows, columns / 2) and E8M0 scales as U8 (rows, columns / 32).
+    """
+    codes = e8m0_codes(amax.float(), mode)
+    exponents = torch.where(codes > 0, codes << 23, 1 << 22)  # code 0 is 2^-127, a subnormal
+    payload = _encode(weight, exponents.view(torch.float32), MXFP4_BLOCK, False, meter)
+    return payload, codes.to(torch.uint8)
+
+
+def e8m0_codes(amax: Tensor, mode: str) -> Tensor:
+    """E8M0 codes (int32, 0 to 254) of finite fp32 block maxima; see `publisher.formats.e8m0` for the modes."""
+    if mode == "ceil6":
+        ratio = amax / torch.full((), e2m1.MAX, device=amax.device)
+        logarithm = torch.log2(ratio.double()).float()  # in fp64, so that every device rounds to the same fp32
+        return (logarithm.clamp(min=-127.0).ceil() + 127).to(torch.int32)
+    bits = amax.contiguous().view(torch.int32)
+    if mode == "even":  # half of the element's last mantissa bit: carries from 1.75 upwards
+        bits = bits + (1 << 21)
+    codes = bits >> 23
+    if mode == "ceil":
+        codes = codes + ((bits & 0x7FFFFF) != 0)
+    return (codes - 2).clamp_(0, 254)
+
+
+def _encode(weight: Tensor, scale: Tensor, block: int, negative_zero: bool, meter: ErrorMeter | None) -> Tensor:
+    """Divide by the block scales, round to E2M1 (ties to even), pack; the even element lies in the low nibble."""
+    out = torch.empty((weight.shape[0], weight.shape[1] // 2), dtype=torch.uint8, device=weight.device)
+    for rows in _chunks(weight):
+        values = weight[rows].float().view(-1, scale.shape[1], block)
+        divisor = scale[rows].unsqueeze(-1)
+        scaled = values / divisor
+        sign = scaled < 0
+        magnitude = scaled.abs_()
+        codes, rounded = _e2m1(magnitude)
+        if meter is not None:
+            meter.add(rounded.sub_(magnitude).mul_(divisor), values)
+        if not negative_zero:
+            sign &= codes != 0
+        codes |= sign.view(torch.uint8) << 3
+        pairs = codes.view(weight[rows].shape).view(torch.int16)  # low byte: even element
+        out[rows] = (pairs | (pairs >> 4)).to(torch.uint8)
+    return out
+
+
+def _e2m1(magnitude: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes 0 to 7 and their values for magnitudes in fp32; above 6 saturates.
+
+    A magnitude of exponent e >= 0 has steps of 2^(e-1), below 1 of 1/2. Adding 2^(e+22), whose last bit is worth just
+    that step, lets the fp32 adder round (ties to even); what it adds to the bits is the number of steps.
+    """
+    clamped = magnitude.clamp(max=e2m1.MAX)
+    exponent = (clamped.view(torch.int32) & _EXPONENT).clamp_(min=_ONE_BITS)
+    magic = (exponent + (22 << 23)).view(torch.float32)
+    total = clamped.add_(magic)
+    steps = total.view(torch.int32) - magic.view(torch.int32)
+    codes = steps.add_((exponent - _ONE_BITS) >> 22).to(torch.uint8)
+    return codes, total.sub_(magic)
+
+
+def _chunks(weight: Tensor) -> list[slice]:
+    """Row ranges of bounded size."""
+    elements = _CPU_CHUNK if weight.device.type == "cpu" else _GPU_CHUNK
+    step = max(1, elements // max(weight.shape[1], 1))
+    return [slice(begin, min(begin + step, weight.shape[0])) for begin in range(0, weight.shape[0], step)]
