@@ -138,7 +138,8 @@ class HuggingFaceTarget:
 
     def tree(self) -> dict[str, StoredFile]:
         """Every file of the default branch; large ones with the digest the Hub records for them."""
-        listed = self._call("list its files", lambda: list(self._api.list_repo_tree(self.repo, recursive=True)))
+        with self._errors("list its files"):  # which the client repeats by itself
+            listed = list(self._api.list_repo_tree(self.repo, recursive=True))
         files = [item for item in listed if isinstance(item, RepoFile)]
         self._objects = {f.path: f.blob_id for f in files}
         return {f.path: StoredFile(size=f.size, sha256=self._listed_digest(f)) for f in files}
@@ -304,8 +305,8 @@ class HuggingFaceTarget:
         said = self._clean(f"{type(root).__name__}: {root}")
         if isinstance(root, OfflineModeIsEnabled):
             return HubError(f"{place}: HF_HUB_OFFLINE is set.", hint="Unset it, then run the same command again.")
-        if isinstance(root, FileNotFoundError | PermissionError):
-            return HubError(f"{place}: {said}.", hint="Check the file, then run the same command again.")
+        if isinstance(root, OSError) and root.errno and not isinstance(root, ConnectionError | TimeoutError):
+            return HubError(f"{place}: {said}.", hint="Check this machine's disk, then run the same command again.")
         if type(root) is ValueError:
             return HubError(f"{place}: {said}.", hint="Mend what is named, then run the same command again.")
         return TransientHubError(f"{place}: {said}.", hint="Check the network. " + AGAIN)

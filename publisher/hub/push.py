@@ -67,40 +67,6 @@ class PushRecord:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intended:
-    """What a push would do, found without changing anything.
-
-    Args:
-        problems: what would stop it.
-        current: the settings now; None when the repository would be created.
-        hide: the repository is public and would be private while it changes.
-        groups: step name to the files it would send, in order.
-        remove: stale files it would delete.
-        bytes: what would be sent.
-    """
-
-    problems: tuple[PublisherError, ...]
-    current: Settings | None
-    wanted: Settings
-    hide: bool
-    groups: Mapping[str, tuple[str, ...]]
-    remove: tuple[str, ...]
-    bytes: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The intention as a JSON object."""
-        return {
-            "problems": [{"message": item.message, "hint": item.hint} for item in self.problems],
-            "current": None if self.current is None else str(self.current),
-            "wanted": str(self.wanted),
-            "hide": self.hide,
-            "groups": {name: list(paths) for name, paths in self.groups.items()},
-            "remove": list(self.remove),
-            "bytes": self.bytes,
-        }
-
-
 def push(
     target: Target,
     publication: Publication,
@@ -127,29 +93,6 @@ def push(
     for name, step in STEPS:
         run.perform(name, step)
     return run.record()
-
-
-def intend(target: Target, publication: Publication) -> Intended:
-    """What `push` would do now; it reads the target and changes nothing."""
-    problems = local_problems(publication) + target.preflight(publication)
-    access = any(isinstance(problem, AccessError) for problem in problems)
-    current = None if access else target.settings()
-    found = compare(target, everything(publication.manifest)) if current else None
-    entries = everything(publication.manifest)
-    wrong = {item.path for item in found if item.kind != "unexpected"} if found is not None else set(entries)
-    stale = tuple(item.path for item in found or () if item.kind == "unexpected")
-    return Intended(
-        problems=tuple(problems),
-        current=current,
-        wanted=publication.settings,
-        hide=current is not None and not current.private and bool(wrong or stale),
-        groups={
-            name: tuple(entry.path for entry in group if entry.path in wrong)
-            for name, group in groups(publication.manifest).items()
-        },
-        remove=stale,
-        bytes=sum(entries[path].size for path in wrong),
-    )
 
 
 # --- the steps -----------------------------------------------------------------------------------------------------
@@ -182,10 +125,10 @@ class _Push:
         if self.target.settings() is None:
             self.attempt(self.target.create_private)
         current = self._settings()
-        if not current.private and verify(self.target, self.publication.manifest):
+        if not current.private and self._all_differences():
             self._tell("warning", f"{self.target.repo} is public; it is made private while it changes.")
             self.attempt(self.target.hide)
-            current = self._settings()
+            current = self._settled(Settings(private=True, gate=current.gate))
             if not current.private:
                 raise HubError(
                     f"{self.target.url} is still {current} after it was made private; nothing was sent.",
@@ -203,7 +146,7 @@ class _Push:
     def read_digests(self) -> None:
         """Weights and side files are stored as the manifest says."""
         early = [e for name in ("weights", "side files") for e in groups(self.publication.manifest)[name]]
-        self._require(self._lacking(early))
+        self.attempt(lambda: self._require(self._lacking(early)))
 
     def card_and_manifest(self) -> None:
         """Send what speaks of the weights only after the weights are proven."""
@@ -223,7 +166,7 @@ class _Push:
 
     def read_back(self) -> None:
         """The whole tree equals the manifest."""
-        self._require(self._all_differences())
+        self.attempt(lambda: self._require(self._all_differences()))
 
     def release(self) -> None:
         """Gate and show, in one call, unless that is how it is."""
@@ -233,7 +176,8 @@ class _Push:
 
     def settings_read_back(self) -> None:
         """The settings are those asked for; otherwise nobody sees the repository."""
-        found, wanted = self._settings(), self.publication.settings
+        wanted = self.publication.settings
+        found = self._settled(wanted)
         if found == wanted:
             return
         if not found.private:
@@ -322,9 +266,9 @@ class _Push:
 
     def _require(self, differences: list[Difference]) -> None:
         if differences:
-            raise HubError(
+            raise TransientHubError(
                 _unlike(self.target, differences),
-                hint="Nothing is shown to anybody. Run the same command again; it sends what is wrong.",
+                hint="It is not shown to anybody. Run the same command again; it sends what is wrong.",
             )
 
     def _settings(self) -> Settings:
@@ -334,6 +278,15 @@ class _Push:
                 f"{self.target.url} does not exist after it was created.", hint="Run the same command again."
             )
         return found
+
+    def _settled(self, wanted: Settings) -> Settings:
+        """The settings once they are those asked for; a Hub may answer with older ones for a moment."""
+        for number in range(1, ATTEMPTS):
+            found = self._settings()
+            if found == wanted or found.open:  # an open repository is no state to wait in
+                return found
+            self.sleep(WAIT * 2 ** (number - 1))
+        return self._settings()
 
     def _tell(self, kind: str, message: str, **more: Any) -> None:
         self.emit(kind, {"step": self.step, "message": message, **more})

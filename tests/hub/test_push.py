@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from publisher.errors import AccessError
 from publisher.hub.huggingface import HuggingFaceTarget
-from publisher.hub.push import STEPS, intend, push
+from publisher.hub.push import STEPS, push
 from publisher.hub.target import Publication, Settings
 from tests.hub.loopback import LoopbackHub
-from tests.hub.places import FILES, REPO, FolderPlace, HubPlace, publication
+from tests.hub.places import FILES, REPO, FolderPlace, HubPlace
 
 Place = FolderPlace | HubPlace
 
@@ -37,36 +36,6 @@ def test_the_steps_are_told_and_recorded_in_order(place: Place, tiny: Publicatio
     assert document["root_digest"] == tiny.manifest.root_digest
     assert document["bytes"] == sum((tiny.folder / name).stat().st_size for name in [*FILES, "publish.json"])
     assert (document["gate"], document["visibility"], document["repo"]) == ("manual", "public", REPO)
-
-
-def test_a_dry_run_tells_everything_and_changes_nothing(place: Place, tiny: Publication, tmp_path: Path) -> None:
-    before = intend(place.target(), tiny)
-    assert place.writes() == 0
-    assert before.problems == ()
-    assert before.current is None
-    assert [len(paths) for paths in before.groups.values()] == [2, 4, 2]
-    push(place.target(), tiny)
-    assert intend(place.target(), tiny).bytes == 0
-    place.put("stray", b"x")
-    new = publication(tmp_path / "new", FILES | {"config.json": b'{"new": 1}\n'})
-    writes = place.writes()
-    found = intend(place.target(), new)
-    assert place.writes() == writes
-    assert found.to_json() == {
-        "problems": [],
-        "current": "public, gate manual",
-        "wanted": "public, gate manual",
-        "hide": True,
-        "groups": {"weights": [], "side files": ["config.json"], "card and manifest": ["publish.json"]},
-        "remove": ["stray"],
-        "bytes": 11 + len(new.manifest.encoded()),
-    }
-
-
-def test_a_dry_run_without_a_token_says_what_is_missing(hub: LoopbackHub, tiny: Publication) -> None:
-    found = intend(HuggingFaceTarget(REPO, endpoint=hub.endpoint), tiny)
-    assert [type(problem) for problem in found.problems] == [AccessError]
-    assert found.current is None
 
 
 def test_all_problems_are_raised_together_with_the_gravest_class(hub: LoopbackHub, tiny: Publication) -> None:

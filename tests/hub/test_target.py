@@ -211,6 +211,28 @@ def test_settings_that_did_not_take_leave_it_private(place: Place, tiny: Publica
     assert place.settings()[0]
 
 
+@pytest.mark.parametrize("lag", [1, 2])
+def test_settings_that_lag_are_waited_for(place: Place, tiny: Publication, lag: int) -> None:
+    target = place.target()
+    old: list[Settings] = []
+
+    class Lagging(Broken):
+        def _breaking(self, method: Any) -> Any:
+            def call() -> Any:
+                return old.pop() if old else method()
+
+            return call
+
+        def release(self, settings: Settings) -> None:
+            target.release(settings)
+            old.extend([Settings(private=True, gate="off")] * lag)
+
+    waits: list[float] = []
+    assert push(Lagging(target, "settings", 0, HubError(""), after=False), tiny, sleep=waits.append).verified
+    assert waits == [2.0, 4.0][:lag]
+    assert place.settings() == (False, "manual")
+
+
 def test_progress_reaches_the_end_of_every_group(place: Place, tiny: Publication) -> None:
     seen: dict[str, tuple[int, int]] = {}
 
