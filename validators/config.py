@@ -72,7 +72,9 @@ def unknown_method(modules: Modules) -> Iterator[Found]:
     quant, packed = modules.quant, modules.packed
     if quant is None:
         found = f"but {len(packed):,} of its modules are packed" if packed else "and holds no packed weights"
-        yield Found(f"The checkpoint declares no quantization {found}; quantize it, or write the declaration.", file=CONFIG)
+        yield Found(
+            f"The checkpoint declares no quantization {found}; quantize it, or write the declaration.", file=CONFIG
+        )
         return
     method = quant.raw.get("quant_method", quant.dialect)
     file = quant.origin.partition(":")[0]
@@ -163,7 +165,9 @@ def wrong_group_size(headers: Headers) -> Iterator[Found]:
             continue
         for place, value in _group_sizes(quant.raw):
             if type(value) is not int or value != block:
-                message = f"{quant.origin}: {place} is {_short(value)}, {quant.format} has blocks of {block}; correct it."
+                message = (
+                    f"{quant.origin}: {place} is {_short(value)}, {quant.format} has blocks of {block}; correct it."
+                )
                 yield Found(message, file=quant.origin.partition(":")[0])
 
 
@@ -196,7 +200,9 @@ def bad_exclude_list(headers: Headers) -> Iterator[Found]:
         for body in (quant.raw, nested if isinstance(nested, Mapping) else {}):
             for key in EXCLUDES:
                 names = body.get(key)
-                twice = [n for n, count in Counter(map(str, names)).items() if count > 1] if isinstance(names, list) else []
+                twice = (
+                    [n for n, count in Counter(map(str, names)).items() if count > 1] if isinstance(names, list) else []
+                )
                 if twice:
                     message = f"{quant.origin}: `{key}` names {len(twice)} modules twice, such as {_short(twice[0])}."
                     yield Found(message + " Write each once.", file=file)

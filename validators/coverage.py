@@ -214,7 +214,7 @@ def scalar_with_shape(modules: Modules) -> Iterator[Found]:
 
 # --- experts -------------------------------------------------------------------------------------------------------
 
-_EXPERT = re.compile(r"^(.*\.experts)\.(\d+)\.(.+)$")
+_EXPERT = re.compile(r"^(.*\.experts)\.(\d{1,6})\.(.+)$")
 _COUNTS = ("n_routed_experts", "num_local_experts", "num_experts", "moe_num_experts")
 Experts = dict[str, dict[int, set[str]]]
 
@@ -246,14 +246,13 @@ def missing_expert(modules: Modules) -> Iterator[Found]:
     layers, text = _experts(modules), _text_config(modules.checkpoint.config)
     count = next((text[key] for key in _COUNTS if type(text.get(key)) is int and 0 < text[key] < 1 << 20), None)
     for name, experts in layers.items():
-        want = range(count if count is not None else max(experts) + 1)
+        total = count if count is not None else max(experts) + 1
         projections = set().union(*experts.values())
-        lost = [number for number in want if number not in experts]
-        if lost or max(experts) >= len(want):
-            message = f"{name} holds {len(experts):,} of {len(want):,} experts"
-            message += f", number {lost[0]} is missing" if lost else f", up to number {max(experts)}"
-            message += "; export the layer again."
-            yield Found(message, tensor=name)
+        if len(experts) != total or max(experts) >= total:
+            gap = next(number for number in range(len(experts) + 1) if number not in experts)
+            message = f"{name} holds {len(experts):,} of {total:,} experts, up to number {max(experts)}"
+            message += f"; number {gap} is missing" * (gap < total)
+            yield Found(f"{message}. Export the layer again.", tensor=name)
         for number in sorted(experts):
             if experts[number] != projections:
                 gone = ", ".join(sorted(projections - experts[number]))
@@ -266,13 +265,14 @@ def _absent_layers(names: set[str], text: Mapping[str, Any]) -> Iterator[int]:
     """Layers between the first and the last that config.json makes sparse and that hold no expert."""
     depth, dense = text.get("num_hidden_layers"), text.get("first_k_dense_replace", 0)
     step = text.get("moe_layer_freq", text.get("decoder_sparse_step", 1))
-    skip = text.get("mlp_only_layers") or ()
-    if not (names and type(depth) is int and type(dense) is int and type(step) is int and 0 < step and depth < 10_000):
+    skip = text.get("mlp_only_layers")
+    dense_only = skip if isinstance(skip, list) else []
+    if not (names and type(depth) is int and type(dense) is int and type(step) is int and step > 0 and depth < 10_000):
         return
     shift = 0 if "moe_layer_freq" in text else 1  # DeepSeek counts from 0, Qwen from 1
     present = {layer_of(name) for name in names}
     for layer in range(dense, depth):
-        if (layer + shift) % step == 0 and layer not in skip and layer not in present:
+        if (layer + shift) % step == 0 and layer not in dense_only and layer not in present:
             yield layer
 
 
@@ -305,11 +305,19 @@ def quantized_router(modules: Modules) -> Iterator[Found]:
             message = f"The router {module.name} is stored as {stored}" + (f" with {', '.join(scales)}" * bool(scales))
             yield Found(message + "; keep it in the source's dtype.", **_at(module))
         elif count is not None and module.name.endswith((".gate", ".router")) and weight.shape[:1] != (count,):
-            message = f"The router {module.name} has shape {list(weight.shape)} for {count} experts; compare the source."
+            message = (
+                f"The router {module.name} has shape {list(weight.shape)} for {count} experts; compare the source."
+            )
             yield Found(message, **_at(module))
 
 
-KEPT = {"head": "output head", "embedding": "embedding", "norm": "norm", "vision": "vision tower", "projector": "projector"}
+KEPT = {
+    "head": "output head",
+    "embedding": "embedding",
+    "norm": "norm",
+    "vision": "vision tower",
+    "projector": "projector",
+}
 
 
 @rule("NM11", "quantized-by-mistake", severity=ERROR, engines=LOADERS)
@@ -327,7 +335,9 @@ def quantized_by_mistake(modules: Modules) -> Iterator[Found]:
             yield Found(message, **_at(module))
         bias = module.tensors.get("bias")
         if bias is not None and bias.dtype not in PLAIN:
-            yield Found(f"{bias.name} is {bias.dtype[:20]}; keep biases unquantized.", file=bias.shard, tensor=bias.name)
+            yield Found(
+                f"{bias.name} is {bias.dtype[:20]}; keep biases unquantized.", file=bias.shard, tensor=bias.name
+            )
         routing = module.tensors.get("e_score_correction_bias")
         if routing is not None and routing.dtype != (wanted := _routing_dtype(modules, routing.name)):
             message = f"{routing.name} is {routing.dtype[:20]}, not {wanted}; copy it from the source."

@@ -18,9 +18,14 @@ _SIDE = re.compile(
 )
 
 
-def side_files(sizes: Iterator[str]) -> list[str]:
-    """The names that a publication must carry over unchanged."""
-    return [name for name in sizes if _SIDE.search(name)]
+def side_files(pair: Pair) -> list[str]:
+    """The source's files that a publication must carry over unchanged."""
+    return [name for name in pair.source.files.sizes if _SIDE.search(name) and not _is_gguf(pair, name)]
+
+
+def _is_gguf(pair: Pair, name: str) -> bool:
+    """Whether a tokenizer file is a whole model: transformers saves the GGUF it read as tokenizer.model."""
+    return name.endswith(".model") and pair.meter.read(pair.source.files, name, 0, 4) == b"GGUF"
 
 
 @rule(
@@ -28,7 +33,7 @@ def side_files(sizes: Iterator[str]) -> list[str]:
     "changed-side-file",
     severity=ERROR,
     engines=ENGINES,
-    scope=Scope("side file in the source", lambda pair: bool(side_files(iter(pair.source.files.sizes)))),
+    scope=Scope("side file in the source", lambda pair: bool(side_files(pair))),
 )
 def changed_side_file(pair: Pair) -> Iterator[Found]:
     """A tokenizer, template, processor, generation or code file is missing or not the source's, byte for byte.
@@ -38,7 +43,7 @@ def changed_side_file(pair: Pair) -> Iterator[Found]:
     Fix: copy the file from the source.
     Seen: transformers 5.17 saved a ByteLevel tokenizer as Metaspace; NVIDIA/Model-Optimizer PR 2060.
     """
-    for name in side_files(iter(pair.source.files.sizes)):
+    for name in side_files(pair):
         if name not in pair.checkpoint.files.sizes:
             yield Found(f"{name} of the source is missing; copy it.", file=name)
         elif not pair.same(name):
