@@ -16,13 +16,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from publisher import __version__, jsonio, licence, manifest, rules
+from publisher import __version__, jsonio, licence, rules
+from publisher import manifest as manifests
 from publisher.card import context, render
 from publisher.checkpoint import source as sources
 from publisher.checkpoint.files import LocalFiles
 from publisher.checkpoint.open import Checkpoint, open_checkpoint
 from publisher.engines import ENGINES
-from publisher.engines.base import run_job, write_job
+from publisher.engines.base import write_job
+from publisher.engines.run import run_job
 from publisher.errors import CheckpointError, FindingsError, InterruptedRun, PublisherError
 from publisher.findings import Report
 from publisher.hub import comparison, folder, huggingface
@@ -33,6 +35,7 @@ from publisher.plan import preflight
 from publisher.plan.decide import make_plan
 from publisher.plan.model import Plan, Recipe, TargetSpec
 from publisher.plan.recipe import recipe_to_yaml
+from publisher.subjects import Evidence
 
 STAGES = ("plan", "quantize", "validate", "evaluate", "card", "manifest", "push")
 RUNS = Path(".publisher/runs")
@@ -209,7 +212,7 @@ class Run:
     def manifest(self) -> None:
         """List every file with its digest, then run the publication rules on what will be published."""
         checkpoint = self.directory.checkpoint
-        (checkpoint / manifest.NAME).unlink(missing_ok=True)
+        (checkpoint / manifests.NAME).unlink(missing_ok=True)
         self.journal.emit("manifest", "start", message="taking the digest of every file")
         started = time.monotonic()
 
@@ -218,9 +221,9 @@ class Run:
             left = (total - done) / rate if rate else None
             self.journal.emit("manifest", "progress", done=done, total=total, unit="bytes", rate=rate, eta=left)
 
-        built = manifest.build(checkpoint, self._provenance(), known=self._known_digests(), progress=progress)
+        built = manifests.build(checkpoint, self._provenance(), known=self._known_digests(), progress=progress)
         self._remember_digests(built)
-        self._write(checkpoint / manifest.NAME, built.encoded().decode())
+        self._write(checkpoint / manifests.NAME, built.encoded().decode())
         report = self._rules(select=("LC",), level="headers")
         self._write(self.directory.publication, jsonio.dump_json(report.to_json()))
         self.journal.emit("manifest", "done", message=f"root digest {built.root_digest[:16]}…; {_outcome(report)}")
@@ -281,7 +284,7 @@ class Run:
         target = self.prepared.order.target or TargetSpec(repo="")
         return Publication(
             folder=self.directory.checkpoint,
-            manifest=manifest.read(self.directory.checkpoint / manifest.NAME),
+            manifest=manifests.read(self.directory.checkpoint / manifests.NAME),
             gate=target.gate,  # type: ignore[arg-type]  # the schema and the option allow nothing else
             private=target.private,
         )
@@ -303,10 +306,11 @@ class Run:
 
     def _rules(self, *, select: tuple[str, ...] = (), ignore: tuple[str, ...] = (), level: str) -> Report:
         order = self.prepared.order
-        evidence = rules.Evidence(
+        evidence = Evidence(
             checkpoint=open_checkpoint(self.directory.checkpoint),
             source=self.prepared.original,
-            source_repo=self.prepared.source.repo,
+            base_model=self.prepared.source.repo,
+            gate=order.target.gate if order.target else None,
         )
 
         def progress(done: int, total: int) -> None:
@@ -325,9 +329,7 @@ class Run:
 
     def _run_engine(self, plan: Plan) -> None:
         engine = ENGINES[plan.recipe.engine]
-        found = preflight.check(plan, self.directory.path)
-        if found:
-            raise PublisherError(" ".join(found), hint="Nothing was started.")
+        preflight.refuse(preflight.preflight(plan, self.directory.path))
         self.journal.emit("quantize", "start", message=f"engine {plan.recipe.engine}")
         write_job(
             engine,
@@ -349,7 +351,7 @@ class Run:
         files, staging = LocalFiles(place), self.directory.staging
         shutil.rmtree(staging, ignore_errors=True)
         for name in files.sizes:
-            if name in ("README.md", manifest.NAME):
+            if name in ("README.md", manifests.NAME):
                 continue
             goal = staging / name
             goal.parent.mkdir(parents=True, exist_ok=True)
@@ -366,11 +368,11 @@ class Run:
         origin = source.commit or _fingerprint(source.files)
         return jsonio.digest([plan, origin, made])
 
-    def _provenance(self) -> manifest.Provenance:
+    def _provenance(self) -> manifests.Provenance:
         quantize = _document(self.directory.quantize) or {}
         recipe, source = self.prepared.order.recipe, self.prepared.source
         report = jsonio.digest(jsonio.load_json(self.directory.report))
-        return manifest.Provenance(
+        return manifests.Provenance(
             source_repo=source.repo,
             source_commit=source.commit,
             recipe=recipe.name if recipe else None,
@@ -392,7 +394,7 @@ class Run:
                 found[name] = row[2]
         return found
 
-    def _remember_digests(self, built: manifest.Manifest) -> None:
+    def _remember_digests(self, built: manifests.Manifest) -> None:
         rows = {}
         for entry in built.files:
             status = (self.directory.checkpoint / entry.path).stat()
@@ -462,7 +464,7 @@ def dry_run(work: Run) -> dict[str, Any]:
     return intend(work.target(), work.publication()).to_json()
 
 
-def verify(target: Target) -> tuple[manifest.Manifest, list[manifest.Difference]]:
+def verify(target: Target) -> tuple[manifests.Manifest, list[manifests.Difference]]:
     """Compare what a target stores with the manifest it stores."""
     found = comparison.read_manifest(target)
     return found, comparison.verify(target, found)

@@ -33,11 +33,12 @@ def command(path: Path, source: str, card: Path | None, repo: str | None, gate: 
     from publisher.checkpoint.open import open_checkpoint
     from publisher.checkpoint.source import resolve
     from publisher.plan.model import TargetSpec
+    from publisher.subjects import Evidence
 
     output = Output(form)
     origin = resolve(source)
     original, checkpoint = open_checkpoint(origin.files), open_checkpoint(path)
-    evidence = rules.Evidence(checkpoint=checkpoint, source=original, source_repo=origin.repo)
+    evidence = Evidence(checkpoint=checkpoint, source=original, base_model=origin.repo)
     report = rules.run(evidence, level="scales", ignore=("LC",))
     text = render(
         card_context(

@@ -8,7 +8,7 @@ import click
 
 from publisher.cli import parameters
 from publisher.cli.options import RECIPE, recipe_order, run_dir_option
-from publisher.cli.output import Display, Output, format_option, size
+from publisher.cli.output import Display, Output, format_option
 
 
 @click.command(
@@ -23,8 +23,8 @@ def command(recipe: Path, run_dir: Path | None, form: str) -> None:
     """
     from publisher import pipeline
     from publisher.journal import Journal
-    from publisher.plan import preflight
-    from publisher.plan.render import plan_table
+    from publisher.plan.preflight import preflight
+    from publisher.plan.render import COLUMNS, plan_facts, plan_table
 
     output = Output(form)
     with Display(output) as display:
@@ -32,19 +32,15 @@ def command(recipe: Path, run_dir: Path | None, form: str) -> None:
     plan = prepared.plan
     if plan is None:
         return
-    machine = preflight.check(plan, run_dir or prepared.default_directory)
+    lacks = preflight(plan, run_dir or prepared.default_directory)
+    machine = [{"kind": lack.kind, "message": lack.message, "hint": lack.hint, "fatal": lack.fatal} for lack in lacks]
     output.data({**plan.to_json(), "run_dir": str(run_dir or prepared.default_directory), "machine": machine})
-    rows = plan_table(plan)
-    output.table(rows.columns, rows.rows, title=f"{plan.recipe.name}: {plan.source_label}")
-    ratio = plan.bytes_before / max(plan.bytes_after, 1)
-    output.say(
-        f"{size(plan.bytes_before)} become {size(plan.bytes_after)} ({ratio:.2f}x smaller) in {plan.shards} shard(s); "
-        f"disk needed {size(plan.disk_needed)}, memory about {size(plan.memory_needed)}"
-    )
-    output.say(f"exclude list: {', '.join(plan.exclude) or 'empty'}")
+    output.table(COLUMNS, [row.cells() for row in plan_table(plan)], title=f"{plan.recipe.name}: {plan.source_label}")
+    output.table(("", ""), plan_facts(plan))
+    output.say(f"exclude list as written: {', '.join(plan.exclude) or 'empty'}")
     for warning in plan.warnings:
         output.say(f"warning: {warning}", "yellow")
-    for sentence in machine:
-        output.say(f"this machine: {sentence}", "yellow")
+    for lack in lacks:
+        output.say(f"this machine: {lack.message} {lack.hint}", "red" if lack.fatal else "yellow")
     pipeline.require_plan(plan)
     output.say(f"next: publisher push {recipe}", "dim")

@@ -32,6 +32,7 @@ def command(
     from publisher.checkpoint.open import open_checkpoint
     from publisher.checkpoint.source import resolve
     from publisher.journal import Event
+    from publisher.subjects import Evidence
 
     output = Output(form)
     with Display(output) as display:
@@ -41,10 +42,10 @@ def command(
 
         place = resolve(path)
         original = resolve(source) if source else None
-        evidence = rules.Evidence(
+        evidence = Evidence(
             checkpoint=open_checkpoint(place.files),
             source=open_checkpoint(original.files) if original else None,
-            source_repo=original.repo if original else None,
+            base_model=original.repo if original else None,
         )
         report = rules.run(
             evidence,
