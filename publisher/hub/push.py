@@ -250,7 +250,8 @@ class _Push:
         lacking = self._lacking(group)
         for item in lacking:
             path = self.publication.folder / item.path
-            if item.kind != "missing" and hash_file(path)[1] == item.actual:
+            local = {"size": path.stat().st_size, "sha256": item.kind == "sha256" and hash_file(path)[1]}
+            if item.kind != "missing" and local[item.kind] == item.actual:
                 raise CheckpointError(f"{path} changed after its manifest was built.", hint="Build it again.")
         if lacking:
             raise TransientHubError(_unlike(self.target, lacking), hint="Run the same command again.")

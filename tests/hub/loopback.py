@@ -175,6 +175,7 @@ class LoopbackHub:
         self.log: list[Request] = []
         self.faults: list[Callable[[Request], Fault | None]] = []
         self.page_size = 1000
+        self.redirect = False  # answer large files with a redirect to another origin, as the Hub does
         self._lock = threading.RLock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -447,6 +448,9 @@ class LoopbackHub:
         }
         if item.lfs:
             headers |= {"X-Linked-Etag": f'"{item.oid}"', "X-Linked-Size": str(item.size)}
+            if self.redirect:
+                port = self._server.server_address[1]
+                return Reply(302, b"", headers | {"Location": f"http://localhost:{port}/_lfs/{item.oid}?sig=secret"})
         return ranged(request, data, headers)
 
     # --- writing ---------------------------------------------------------------------------------------------------
@@ -477,6 +481,11 @@ class LoopbackHub:
             raise Refused(400, "checksum mismatch")
         self.blobs[oid] = request.body
         return Reply(headers={"ETag": f'"{oid}"'})
+
+    def lfs_get(self, request: Request, oid: str) -> Reply:
+        if request.token is not None:
+            raise Refused(400, "a token was sent to another origin")
+        return ranged(request, self.blobs[oid], {"ETag": f'"{oid}"', "Content-Type": "application/octet-stream"})
 
     def lfs_verify(self, request: Request, repo: str) -> Reply:
         self._writable(request, repo)
@@ -531,6 +540,7 @@ ROUTES: list[tuple[str, str, Callable[..., Reply]]] = [
     ("GET", rf"/api/models/{ID}(?:/revision/{REV})?", LoopbackHub.info),
     ("POST", r"/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", LoopbackHub.lfs_batch),
     ("POST", rf"/_lfs/verify/{ID}", LoopbackHub.lfs_verify),
+    ("GET|HEAD", r"/_lfs/(?P<oid>[0-9a-f]{64})", LoopbackHub.lfs_get),
     ("PUT", r"/_lfs/(?P<oid>[0-9a-f]{64})", LoopbackHub.lfs_put),
     ("GET|HEAD", rf"/{ID}/resolve/{REV}/(?P<path>.+)", LoopbackHub.resolve),
 ]

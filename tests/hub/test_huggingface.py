@@ -199,6 +199,12 @@ def test_a_blob_that_arrives_corrupted_is_never_shown(place: HubPlace, tiny: Pub
     assert not any("README.md" in name for name in place.uploaded())
 
 
+def test_contents_kept_at_another_origin_are_read_back(place: HubPlace, tiny: Publication) -> None:
+    place.hub.redirect = True
+    assert run(place.target(), tiny).verified
+    assert len(place.hub.requests("GET", "/_lfs/")) == 2
+
+
 def test_large_files_are_judged_by_the_digest_the_hub_records(place: HubPlace, tiny: Publication) -> None:
     assert run(place.target(read_limit=1000), tiny).verified
     assert place.hub.requests("GET", r"/resolve/.*\.safetensors$") == []

@@ -33,17 +33,21 @@ def stranger(hub: LoopbackHub) -> HfApi:
     return HfApi(endpoint=hub.endpoint, token=hub.add_user("hf_strangerToken0000", "bob"))
 
 
-def test_a_snapshot_is_downloaded_byte_for_byte(hub: LoopbackHub, tmp_path: Path) -> None:
+@pytest.mark.parametrize("redirect", [False, True])
+def test_a_snapshot_is_downloaded_byte_for_byte(hub: LoopbackHub, tmp_path: Path, redirect: bool) -> None:
     hub.seed_repo(MODEL, FILES)
+    hub.redirect = redirect
     folder = Path(snapshot_download(MODEL, endpoint=hub.endpoint, token=hub.token, local_dir=tmp_path / "copy"))
     assert {name: (folder / name).read_bytes() for name in FILES} == FILES
 
 
-def test_safetensors_headers_are_read_by_range(hub: LoopbackHub, api: HfApi) -> None:
+@pytest.mark.parametrize("redirect", [False, True])
+def test_safetensors_headers_are_read_by_range(hub: LoopbackHub, api: HfApi, redirect: bool) -> None:
     hub.seed_repo(MODEL, FILES)
+    hub.redirect = redirect
     found = api.parse_safetensors_file_metadata(MODEL, "model.safetensors")
     assert found.tensors["w"].shape == [4]
-    assert hub.requests("GET", "/resolve/")[-1].status == 206
+    assert hub.requests("GET", "/_lfs/" if redirect else "/resolve/")[-1].status == 206
 
 
 def test_the_tree_comes_in_pages(hub: LoopbackHub, api: HfApi) -> None:

@@ -254,6 +254,16 @@ def test_a_local_file_that_changed_is_named(place: Place, tiny: Publication) -> 
     assert place.settings()[0]
 
 
+def test_a_local_file_that_grows_during_the_push_is_named(place: Place, tiny: Publication) -> None:
+    def grow(kind: str, payload: Any) -> None:
+        if (kind, payload["step"]) == ("start", "side files"):
+            (tiny.folder / "config.json").write_bytes(b"longer than before")
+
+    with pytest.raises(PublisherError, match=r"config\.json changed after its manifest"):
+        run(place.target(), tiny, emit=grow)
+    assert place.settings()[0]
+
+
 def test_everything_wrong_locally_is_said_at_once(place: Place, tiny: Publication) -> None:
     (tiny.folder / "LICENSE").unlink()
     (tiny.folder / "config.json").write_bytes(b"longer than before")
