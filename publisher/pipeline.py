@@ -28,7 +28,8 @@ from publisher.engines.run import run_job
 from publisher.errors import CheckpointError, FindingsError, InterruptedRun, PublisherError
 from publisher.findings import Report
 from publisher.hub import comparison, folder, huggingface
-from publisher.hub.push import PushRecord, intend, push
+from publisher.hub.intention import intend
+from publisher.hub.push import PushRecord, push
 from publisher.hub.target import Publication, Target
 from publisher.journal import Event, Journal, RunDirectory
 from publisher.plan import preflight

@@ -24,6 +24,7 @@ from publisher.findings import Report, Severity
 from publisher.journal import Event, mask
 
 FORMATS = ("human", "json", "quiet")
+PIPE_WIDTH = 160
 PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
 
 format_option = click.option(
@@ -42,8 +43,8 @@ class Output:
 
     def __init__(self, form: str) -> None:
         self.form = form
-        self.console = Console(highlight=False, soft_wrap=False)
-        self.side = Console(stderr=True, highlight=False)
+        self.console = _console(stderr=False)
+        self.side = _console(stderr=True)
 
     @property
     def human(self) -> bool:
@@ -80,6 +81,14 @@ class Output:
         self.console.print(table)
 
 
+def _console(*, stderr: bool) -> Console:
+    """A console as wide as its terminal; into a pipe, wide enough that a sentence stays on its line."""
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
+
+
 def printable(text: str) -> str:
     """The text with control characters shown as escapes: names in a checkpoint come from a stranger."""
     return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
@@ -88,7 +97,7 @@ def printable(text: str) -> str:
 def print_error(error: PublisherError, *, as_json: bool) -> None:
     """Print an error as one sentence and its hint on standard error; in the json format also on standard output."""
     message, hint = printable(mask(error.message)), printable(mask(error.hint))
-    side = Console(stderr=True, highlight=False)
+    side = _console(stderr=True)
     side.print(f"[bold red]error:[/] {escape(message)}")
     if hint:
         side.print(f"  [dim]→[/] {escape(hint)}")

@@ -20,21 +20,20 @@ def command(action: str, code: str | None, form: str) -> None:
     from publisher import rules
 
     output = Output(form)
-    registry = rules.load_rules()
+    table = rules.table()
     if action == "list":
-        output.data([rule.to_json() for rule in registry.values()])
-        output.table(
-            ("code", "slug", "severity", "needs", "what it finds"),
-            [(r.code, r.slug, str(r.severity), r.needs, r.summary) for r in registry.values()],
-        )
+        output.data(table)
+        columns = ("code", "slug", "severity", "reads", "summary")
+        output.table(columns, [[row[name] for name in columns] for row in table])
         return
-    rule = registry.get((code or "").upper())
+    rule = next((row for row in table if row["code"] == (code or "").upper()), None)
     if rule is None:
         raise PublisherError(f"There is no rule {code!r}.", hint="`publisher rules` lists them.")
-    output.data(rule.to_json())
-    output.say(f"{rule.code} {rule.slug} ({rule.severity}, needs {rule.needs})", "bold")
-    for name, text in (("", rule.summary), ("Why: ", rule.why), ("Fix: ", rule.fix), ("Seen: ", rule.seen)):
-        if text:
-            output.say(name + text)
-    if rule.engines:
-        output.say("Breaks: " + ", ".join(rule.engines))
+    output.data(rule)
+    output.say(f"{rule['code']} {rule['slug']} ({rule['severity']}, reads {rule['reads']})", "bold")
+    output.say(rule["summary"])
+    for name in ("why", "fix", "seen"):
+        if rule[name]:
+            output.say(f"{name.capitalize()}: {rule[name]}")
+    if rule["engines"]:
+        output.say("Breaks: " + ", ".join(rule["engines"]))
