@@ -16,7 +16,8 @@ from publisher.subjects import BLOCK, SCALARS, SCALE_SUFFIXES, Headers, Modules
 LOADERS = ("vllm", "sglang", "tensorrt-llm", "atom")
 PLAIN = frozenset({"BF16", "F16", "F32"})
 # What may stand beside a quantized weight in any layout.
-BESIDE = frozenset({"bias", "k_scale", "v_scale", "k_bias", "v_bias", "output_scale", "q_scale", "prob_output_scale"})
+KV_SCALES = ("k_scale", "v_scale", "k_bias", "v_bias", "q_scale", "output_scale", "prob_output_scale")
+BESIDE = frozenset({"bias", "e_score_correction_bias", *KV_SCALES})
 
 
 def _dialect(name: str) -> Scope:

@@ -263,7 +263,7 @@ def nvfp4(source: Tiny, *, activations: bool = True) -> Tiny:
         }
         if activations:
             result.tensors[f"{name}.input_scale"] = f32(0.0031)
-    exclude = ["lm_head"] + [f"{name}" for name in ("model.layers.1.mlp.gate", "model.layers.2.mlp.gate")] * (
+    exclude = ["lm_head"] + ["model.layers.1.mlp.gate", "model.layers.2.mlp.gate"] * (
         "n_routed_experts" in source.config
     )
     algo = "NVFP4" if activations else "W4A16_NVFP4"
@@ -277,7 +277,7 @@ def nvfp4(source: Tiny, *, activations: bool = True) -> Tiny:
         "producer": producer,
         "quant_method": "modelopt",
     }
-    body = {"quant_algo": algo, "kv_cache_quant_algo": None, "group_size": 16, "exclude_modules": exclude}
+    body = {"quant_algo": algo, "kv_cache_quant_algo": None, "group_size": 16, "exclude_modules": list(exclude)}
     result.hf_quant_config = {"producer": producer, "quantization": body}
     return _finished(result)
 

@@ -1,0 +1,63 @@
+"""Every rule against edits of good checkpoints: each edit lists the codes it must raise, consequences included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from publisher.checkpoint.open import open_checkpoint
+from publisher.findings import Report
+from publisher.rules import load_rules, run
+from publisher.subjects import Evidence
+from tests.builders.edits import Edit
+from tests.rules.cases import CASES, GOOD, LEGITIMATE, Case
+
+
+def check(folder: Path, base: str, edit: Edit | None = None, **evidence: Any) -> Report:
+    source, result = GOOD[base]()
+    if edit is not None:
+        edit(result)
+    given = {"source": open_checkpoint(source.write(folder / "source")), "base_model": "tiny/tiny"} | evidence
+    return run(Evidence(checkpoint=open_checkpoint(result.write(folder / "result")), **given))
+
+
+def said(report: Report) -> str:
+    """The codes of a report, warnings marked, each once."""
+    return " ".join(sorted({f.code + ("w" if f.severity == "warning" else "") for f in report.findings}))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.code}-{case.name}")
+def test_an_edit_raises_exactly_its_codes(case: Case, tmp_path: Path) -> None:
+    report = check(tmp_path, case.base, case.edit, **case.evidence)
+    assert said(report) == case.raises, "\n".join(f"{f.code} {f.message}" for f in report.findings)
+    own = [finding for finding in report.findings if finding.code == case.code]
+    assert any(case.place in f"{finding.file} {finding.tensor}" for finding in own)
+    assert all(finding.message.strip().endswith((".", "place.")) for finding in own)
+    assert report.publishable == ("w" in case.raises and all(code.endswith("w") for code in case.raises.split()))
+
+
+@pytest.mark.parametrize("base", GOOD)
+def test_a_good_checkpoint_raises_nothing(base: str, tmp_path: Path) -> None:
+    report = check(tmp_path, base, gate="manual", settings={"gated": "manual"})
+    assert report.findings == ()
+    assert report.publishable
+    assert all(entry.reason.startswith("does not apply") for entry in report.not_run)
+
+
+@pytest.mark.parametrize(("name", "base", "edit"), LEGITIMATE, ids=[row[0] for row in LEGITIMATE])
+def test_a_legitimate_oddity_raises_nothing(name: str, base: str, edit: Edit, tmp_path: Path) -> None:
+    report = check(tmp_path, base, edit)
+    assert report.findings == ()
+
+
+def test_every_rule_has_a_failing_case() -> None:
+    assert {case.code for case in CASES} == set(load_rules())
+
+
+@pytest.mark.parametrize("code", sorted({case.code for case in CASES}))
+def test_every_rule_looks_at_some_good_checkpoint(code: str, tmp_path: Path) -> None:
+    """A rule that applies to no good checkpoint would pass by never looking."""
+    runs = (check(tmp_path / base, base) for base in ("llama-nvfp4", "mixture-nvfp4", "mixture-mxfp4"))
+    assert any(code in report.rules_run for report in runs)
