@@ -31,7 +31,7 @@ def write_source(folder: Path, shards: list[Mapping[str, torch.Tensor]], **confi
     return folder
 
 
-def write_job(path: Path, source: Path, quantize: list[str], **changes: Any) -> Path:
+def write_job(path: Path, source: Path, quantize: list[str], /, **changes: Any) -> Path:
     form = changes.get("format", "nvfp4")
     job = {
         "schema": 1,

@@ -1,0 +1,227 @@
+"""The program as docs/job-file.md promises it: exit codes, last events, what is left on the disk after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from publisher.checkpoint.modules import fused_groups
+from publisher.native import __main__ as module
+
+Write = Callable[..., Path]
+Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
+ROOT = Path(__file__).parents[2]
+
+
+def layers(count: int, rows: int = 96, columns: int = 128) -> list[dict[str, torch.Tensor]]:
+    """Layers of gate, up and down, in two shards, with a norm each."""
+    random_ = torch.Generator().manual_seed(5)
+    tensors: dict[str, torch.Tensor] = {}
+    for layer in range(count):
+        for name, shape in (
+            ("gate_proj", (rows, columns)),
+            ("up_proj", (rows, columns)),
+            ("down_proj", (columns, rows)),
+        ):
+            tensors[f"model.layers.{layer}.mlp.{name}.weight"] = torch.randn(shape, generator=random_).bfloat16()
+        tensors[f"model.layers.{layer}.norm.weight"] = torch.ones(columns).bfloat16()
+    names = sorted(tensors)
+    half = len(names) // 2
+    return [{name: tensors[name] for name in part} for part in (names[:half], names[half:])]
+
+
+def modules(shards: list[dict[str, torch.Tensor]]) -> list[str]:
+    return sorted(name.removesuffix(".weight") for shard in shards for name in shard if "proj" in name)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture
+def small(source: Write, job: Write, tmp_path: Path) -> Path:
+    shards = layers(3)
+    names = modules(shards)
+    path = source(tmp_path / "source", shards, tie_word_embeddings=True)
+    return job(tmp_path / "run/job.json", path, names, groups=fused_groups(names), shard_size=40_000)
+
+
+def test_a_job_ends_with_a_complete_checkpoint(small: Path, run_program: Run) -> None:
+    code, events, stderr = run_program(small)
+    assert (code, stderr) == (0, "")
+    assert [event["kind"] for event in events if event["kind"] != "progress"] == ["start", "done"]
+    assert all(set(event) == {"time", "stage", "kind", "payload"} for event in events)
+    last = [event["payload"] for event in events if event["kind"] == "progress"][-1]
+    assert (last["done"], last["tensors"]) == (last["total"], last["tensors_total"])
+    out = small.parent / "checkpoint"
+    index = json.loads((out / "model.safetensors.index.json").read_text())
+    found = {name: tensor for path in out.glob("*.safetensors") for name, tensor in load_file(path).items()}
+    assert index["weight_map"].keys() == found.keys()
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in found.values())
+    config = json.loads((out / "config.json").read_text())
+    assert config["quantization_config"] == {"quant_method": "modelopt"}
+    assert (out / "LICENSE").read_bytes() == b"licence text\r\n\xff"
+    assert not (small.parent / "staging").exists()
+    record = json.loads((small.parent / "checkpoint.quantize.json").read_text())
+    assert record["plan_digest"] == "d1"
+    assert record["versions"]["torch"] == torch.__version__
+    assert 0.05 < record["weight_error"]["overall"] < 0.12
+    assert len(record["weight_error"]["modules"]) == 9
+    assert record["peak_memory"]["host"] > 0
+
+
+def test_a_second_run_has_nothing_to_do_and_another_plan_is_refused(small: Path, run_program: Run) -> None:
+    run_program(small)
+    before = digests(small.parent)
+    code, events, _ = run_program(small)
+    assert (code, events[-1]["kind"]) == (0, "skip")
+    assert digests(small.parent) == before
+    small.write_text(small.read_text().replace('"d1"', '"d2"'))
+    code, events, _ = run_program(small)
+    assert (code, events[-1]["kind"]) == (2, "error")
+    assert "exists already" in events[-1]["payload"]["message"]
+    assert events[-1]["payload"]["hint"]
+
+
+def test_a_truncated_shard_is_named_and_nothing_is_written(small: Path, run_program: Run) -> None:
+    shard = small.parents[1] / "source/model-00002-of-00002.safetensors"
+    os.truncate(shard, shard.stat().st_size - 10)
+    code, events, _ = run_program(small)
+    assert code == 2
+    assert "model-00002-of-00002.safetensors is truncated" in events[-1]["payload"]["message"]
+    assert sorted(path.name for path in small.parent.iterdir()) == ["job.json"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["/nowhere/job.json"]])
+def test_wrong_usage_exits_2(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "publisher.native", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert json.loads(done.stdout.splitlines()[-1])["kind"] == "error"
+    assert "Traceback" not in done.stderr
+
+
+def test_a_gpu_that_is_not_there_exits_5(small: Path, run_program: Run) -> None:
+    small.write_text(small.read_text().replace('"cpu"', '"cuda:77"'))
+    code, events, _ = run_program(small)
+    assert code == 5
+    assert "cuda:77 is not there" in events[-1]["payload"]["message"]
+
+
+def test_a_full_disk_exits_5_and_a_second_run_completes(
+    source: Write, job: Write, tmp_path: Path, run_program: Run
+) -> None:
+    shards = layers(2, 1024, 1024)
+    path = job(tmp_path / "run/job.json", source(tmp_path / "source", shards), modules(shards))
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    code, events, _ = run_program(path, preexec_fn=limit)
+    assert code == 5
+    assert "bytes were still to be written" in events[-1]["payload"]["message"]
+    assert "same command again" in events[-1]["payload"]["hint"]
+    assert not (tmp_path / "run/checkpoint").exists()
+    assert run_program(path)[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_stop_exits_6_and_goes_on(
+    source: Write, job: Write, tmp_path: Path, run_program: Run, number: int
+) -> None:
+    shards = layers(40, 512, 512)
+    path = job(tmp_path / "run/job.json", source(tmp_path / "source", shards), modules(shards), shard_size=400_000)
+    with subprocess.Popen(
+        [sys.executable, "-m", "publisher.native", str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        while '"progress"' not in process.stdout.readline():
+            pass
+        process.send_signal(number)
+        lines = process.stdout.read().splitlines()
+    assert process.returncode == 6
+    last = json.loads(lines[-1])
+    assert last["kind"] == "cancelled"
+    assert "go on" in last["payload"]["hint"]
+    assert not (tmp_path / "run/checkpoint").exists()
+    assert (tmp_path / "run/staging/ledger.json").is_file()
+    assert run_program(path)[0] == 0
+
+
+def kill_after(path: Path, seconds: float) -> bool:
+    """Run the job and kill it without warning that long after its start event; whether the kill came in time."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "publisher.native", str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(seconds)
+        process.kill()
+    return process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_kills_at_any_moment_do_not_change_the_result(
+    source: Write, job: Write, tmp_path: Path, run_program: Run
+) -> None:
+    shards = layers(100, 512, 512)
+    names, folder = modules(shards), source(tmp_path / "source", shards)
+    options = {"groups": fused_groups(names), "shard_size": 1_500_000}
+    plain = job(tmp_path / "plain/job.json", folder, names, **options)
+    assert run_program(plain)[0] == 0
+    killed = job(tmp_path / "killed/job.json", folder, names, **options)
+    moments = random.Random(7)
+    kills = sum(kill_after(killed, moments.uniform(0.0, 0.15)) for _ in range(6))
+    assert kills >= 3
+    assert run_program(killed)[0] == 0
+    assert digests(tmp_path / "killed/checkpoint") == digests(tmp_path / "plain/checkpoint")
+    records = [json.loads((tmp_path / run / "checkpoint.quantize.json").read_text()) for run in ("plain", "killed")]
+    assert records[0]["weight_error"] == records[1]["weight_error"]
+
+
+@pytest.mark.slow
+def test_memory_stays_far_below_the_model(source: Write, job: Write, tmp_path: Path, run_program: Run) -> None:
+    """600 MB of groups of 4 MB: what the process grows by while it works is a few groups, not the model."""
+    weight = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(0)).bfloat16()
+    shards = [{f"layers.{s}.{n}.mlp.up_proj.weight": weight + n for n in range(75)} for s in range(4)]
+    names, folder = modules(shards), source(tmp_path / "source", shards)
+    assert run_program(job(tmp_path / "one/job.json", folder, names[:1], shard_size=50_000_000))[0] == 0
+    assert run_program(job(tmp_path / "all/job.json", folder, names, shard_size=50_000_000))[0] == 0
+    one, all_ = (
+        json.loads((tmp_path / run / "checkpoint.quantize.json").read_text())["peak_memory"]["host"]
+        for run in ("one", "all")
+    )
+    assert all_ - one < 100_000_000
+
+
+def test_an_unforeseen_failure_is_an_event_and_exits_5(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "restore", lambda *_: np.zeros(-1))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert module.main([str(small)]) == 5
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["kind"] == "error"
+    assert "ValueError" in last["payload"]["message"]
+    assert not (small.parent / "checkpoint").exists()

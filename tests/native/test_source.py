@@ -1,0 +1,89 @@
+"""Source tensors are read as stored; damage is found before any work."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from publisher.errors import CheckpointError
+from publisher.native import source as module
+from publisher.native.source import SourceTensors
+
+Write = Callable[..., Path]
+FIRST = {"b.weight": torch.randn(4, 32).bfloat16(), "a.weight": torch.randn(4, 32)}
+SECOND = {"c.weight": torch.randn(4, 32).half(), "d.count": torch.tensor([7])}
+
+
+def test_tensors_are_what_was_saved(source: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_STEP", 100)
+    tensors = SourceTensors(source(tmp_path / "s", [FIRST, SECOND]))
+    for name in ("a.weight", "b.weight", "c.weight"):
+        assert torch.equal(tensors.load(tensors.refs[name]), {**FIRST, **SECOND}[name])
+    pieces = b"".join(bytes(piece) for piece in tensors.pieces(tensors.refs["a.weight"]))
+    assert pieces == FIRST["a.weight"].numpy().tobytes()
+
+
+def test_order_is_that_of_the_disk(source: Write, tmp_path: Path) -> None:
+    refs = SourceTensors(source(tmp_path / "s", [FIRST, SECOND])).refs
+    places = [(ref.shard, ref.begin) for ref in refs.values()]
+    assert places == sorted(places)
+
+
+def test_files_the_index_does_not_name_are_left_alone(source: Write, tmp_path: Path) -> None:
+    folder = source(tmp_path / "s", [FIRST])
+    save_file({"layers.0.wq.weight": torch.zeros(2)}, folder / "consolidated.safetensors")
+    assert set(SourceTensors(folder).refs) == set(FIRST)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "pointer", "renamed", "empty"])
+def test_damage_is_named_with_its_file(source: Write, tmp_path: Path, damage: str) -> None:
+    folder = source(tmp_path / "s", [FIRST, SECOND])
+    shard = folder / "model-00002-of-00002.safetensors"
+    if damage == "truncated":
+        os.truncate(shard, shard.stat().st_size - 1)
+    elif damage == "missing":
+        shard.unlink()
+    elif damage == "pointer":
+        shard.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    elif damage == "empty":
+        shard.write_bytes(b"")
+    else:
+        index = json.loads((folder / "model.safetensors.index.json").read_text())
+        index["weight_map"]["lost.weight"] = shard.name
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"lost\.weight|model-00002-of-00002"):
+        SourceTensors(folder)
+
+
+def test_a_size_that_contradicts_the_shape_is_refused(tmp_path: Path) -> None:
+    header = json.dumps({"a.weight": {"dtype": "BF16", "shape": [4, 32], "data_offsets": [0, 8]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(CheckpointError, match=r"a\.weight.*8 bytes"):
+        SourceTensors(tmp_path)
+
+
+def test_a_name_in_two_shards_is_refused(tmp_path: Path) -> None:
+    save_file(FIRST, tmp_path / "model-00001-of-00002.safetensors")
+    save_file(FIRST, tmp_path / "model-00002-of-00002.safetensors")
+    with pytest.raises(CheckpointError, match="two places"):
+        SourceTensors(tmp_path)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"no \*\.safetensors"):
+        SourceTensors(tmp_path)
+
+
+def test_a_shard_cut_while_it_is_read_is_named(source: Write, tmp_path: Path) -> None:
+    folder = source(tmp_path / "s", [FIRST])
+    tensors = SourceTensors(folder)
+    os.truncate(folder / "model-00001-of-00001.safetensors", 300)
+    with pytest.raises(CheckpointError, match="ends inside the tensor"):
+        [tensors.load(ref) for ref in tensors.refs.values()]
