@@ -47,7 +47,7 @@ def check_pattern(pattern: str) -> str:
         raise PatternError(f"The pattern {pattern[:40]!r}... has {len(pattern):,} characters; {MAX_PATTERN} are read.")
     if not pattern.isprintable() or any(character.isspace() for character in pattern):
         raise PatternError(
-            f"The pattern {pattern[:80]!r} holds a space or a control character; module names have none.",
+            f"The pattern {pattern[:80]!r} holds a space or an unprintable character; module names have none.",
             hint="Remove it.",
         )
     return pattern

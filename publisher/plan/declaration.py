@@ -69,13 +69,22 @@ def _modelopt(quantized: Sequence[str], kept: Sequence[str]) -> Iterable[str]:
         subtree = next((ancestor for ancestor in _ancestors(name) if ancestor not in taken), name)
         ambiguous = _begins(quantized, subtree)
         if subtree == name and not _begins(kept, f"{name}."):
-            yield f"*{name}" if ambiguous else name  # vLLM takes a bare name as a substring
+            yield _no_substring(name) if ambiguous else name
         elif ambiguous or subtree.rpartition(".")[2].isdecimal():
             yield f"{subtree}.*"
             if subtree in names:
-                yield f"*{subtree}"
+                yield _no_substring(subtree)
         else:
             yield f"{subtree}*"
+
+
+def _no_substring(name: str) -> str:
+    """A glob for one name that is no part of a longer one: vLLM takes `mlp.gate` for a part of `mlp.gate_up_proj`.
+
+    The star stands inside, so that SGLang can still strip `language_model.` from the front.
+    """
+    parent, dot, last = name.rpartition(".")
+    return f"{parent}*{dot}{last}"
 
 
 def _begins(ordered: Sequence[str], prefix: str) -> bool:

@@ -14,6 +14,8 @@ import pytest
 from publisher.checkpoint.header import ShardHeader, TensorRef
 from publisher.checkpoint.modules import module_table
 from publisher.checkpoint.open import Checkpoint, open_checkpoint
+from publisher.plan.model import Recipe
+from publisher.plan.recipe import recipe_from_mapping
 
 BYTES = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "U8": 1, "F8_E4M3": 1, "I32": 4}
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": True}
@@ -168,3 +170,14 @@ def folder(tmp_path: Path) -> Callable[..., Checkpoint]:
         return open_checkpoint(root)
 
     return write
+
+
+@pytest.fixture
+def recipe() -> Callable[..., Recipe]:
+    """A recipe for the MLPs in NVFP4, with changes."""
+
+    def make(**change: Any) -> Recipe:
+        document = {"name": "demo", "source": "/source", "format": "nvfp4", "quantize": ["*.mlp.*_proj"], **change}
+        return recipe_from_mapping(document, Path("/base"), "recipe.yaml")
+
+    return make

@@ -1,0 +1,105 @@
+"""What about a source stops every plan; damage is done to real files, byte by byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from publisher.checkpoint.open import open_checkpoint
+from publisher.plan.decide import make_plan
+from publisher.plan.obstacles import by_class, listed, source_obstacles
+
+SHARD = "model.safetensors"
+
+
+def text(checkpoint: Any) -> str:
+    return "\n".join(source_obstacles(checkpoint))
+
+
+@pytest.fixture
+def tensors(shapes: Any) -> dict[str, Any]:
+    return dict(shapes("llama", layers=1))
+
+
+def test_a_good_source_has_none(folder: Callable[..., Any], tensors: dict[str, Any]) -> None:
+    assert text(folder({SHARD: tensors})) == ""
+
+
+def test_a_truncated_shard(folder: Callable[..., Any], tensors: dict[str, Any], tmp_path: Path) -> None:
+    folder({SHARD: tensors})
+    path = tmp_path / "source" / SHARD
+    whole = path.read_bytes()
+    for cut in (5, 100, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        assert SHARD in text(open_checkpoint(tmp_path / "source"))
+    assert f"has {len(whole) - 1:,} of {len(whole):,} bytes" in text(open_checkpoint(tmp_path / "source"))
+
+
+def test_a_pointer_instead_of_weights(folder: Callable[..., Any], tensors: dict[str, Any], tmp_path: Path) -> None:
+    folder({SHARD: tensors})
+    (tmp_path / "source" / SHARD).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    assert "Git LFS pointer" in text(open_checkpoint(tmp_path / "source"))
+
+
+def test_a_shard_the_index_names_and_nobody_has(folder: Callable[..., Any], tensors: dict[str, Any]) -> None:
+    index = [(name, SHARD) for name in tensors]
+    checkpoint = folder({SHARD: tensors}, index=[*index, ("a.weight", "model-2.safetensors"), ("b.weight", SHARD)])
+    found = text(checkpoint)
+    assert "1 shards that are missing: model-2.safetensors" in found
+    assert "1 tensors that no shard holds: b.weight" in found
+
+
+def test_a_tensor_in_two_shards(folder: Callable[..., Any], tensors: dict[str, Any]) -> None:
+    assert "11 tensors lie in two shards" in text(folder({"a.safetensors": tensors, "b.safetensors": tensors}))
+
+
+def test_no_weights_and_no_configuration(folder: Callable[..., Any], tensors: dict[str, Any]) -> None:
+    assert "no *.safetensors file" in text(folder({}))
+
+
+def test_no_configuration(folder: Callable[..., Any], tensors: dict[str, Any]) -> None:
+    assert "has no config.json" in text(folder({SHARD: tensors}, config=None))
+
+
+@pytest.mark.parametrize("config", [{"architectures": []}, {"model_type": 3, "architectures": "x"}, {"a": 1}])
+def test_a_configuration_that_does_not_name_the_architecture(
+    folder: Callable[..., Any], tensors: dict[str, Any], config: dict[str, Any]
+) -> None:
+    found = text(folder({SHARD: tensors}, config=config))
+    assert "`model_type`" in found
+    assert "`architectures`" in found
+
+
+def test_a_broken_configuration(folder: Callable[..., Any], tensors: dict[str, Any], tmp_path: Path) -> None:
+    folder({SHARD: tensors})
+    (tmp_path / "source" / "config.json").write_text('{"a": NaN}')
+    assert "NaN" in text(open_checkpoint(tmp_path / "source"))
+
+
+def test_a_source_that_is_quantized_already(folder: Callable[..., Any], tensors: dict[str, Any], recipe: Any) -> None:
+    block = {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {}}
+    nested = {"model_type": "kimi_k25", "architectures": ["X"], "text_config": {"quantization_config": block}}
+    found = text(folder({SHARD: tensors}, config=nested))
+    assert (
+        "quantized already (config.json: text_config.quantization_config: compressed-tensors, pack-quantized)" in found
+    )
+    assert "BF16" in found
+    packed = {name: ("F8_E4M3", shape) if "mlp" in name else (d, shape) for name, (d, shape) in tensors.items()}
+    plan = make_plan(recipe(), folder({SHARD: packed}))
+    assert any("3 weights are stored quantized (3 F8_E4M3)" in problem for problem in plan.problems)
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.mlp\n.up_proj", "a b", "x*", "[q]", ""])
+def test_names_no_list_can_spell(headers: Any, tensors: dict[str, Any], recipe: Any, name: str) -> None:
+    tensors[f"{name}.weight"] = ("BF16", (64, 64))
+    plan = make_plan(recipe(), headers(tensors))
+    assert any("no exclude list can spell" in problem for problem in plan.problems)
+    assert all(entry.isprintable() and " " not in entry for entry in plan.exclude)
+
+
+def test_long_lists_are_cut() -> None:
+    assert listed(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
+    assert by_class(["l.0.a", "l.1.a", "l.0.b"]) == "l.*.a (2), l.*.b (1)"
