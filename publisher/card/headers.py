@@ -1,0 +1,211 @@
+"""What shard headers say about a quantized checkpoint: parameters, coverage, stored keys. No tensor byte is read.
+
+Parameters are logical: a packed byte counts as the two weights it holds, an int4 word as eight, and scales are not
+counted, unlike the Hub's own number. Coverage is what is stored, not what a configuration claims: every module that
+keeps its weight in full precision is listed whether or not the exclude list names it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from publisher.checkpoint.header import TensorRef
+from publisher.checkpoint.modules import Module, class_of, layer_of
+from publisher.checkpoint.open import Checkpoint
+from publisher.errors import PublisherError
+from publisher.matching import exact_or_regex_excluded, modelopt_excluded
+
+# Tensors that describe other tensors: scales, zero points, shapes. They hold no parameters.
+SCALES = frozenset(
+    {
+        "weight_scale", "weight_scale_2", "weight_global_scale", "weight_zero_point", "weight_shape", "input_scale",
+        "input_scale_2", "input_global_scale", "output_scale", "prob_output_scale", "k_scale", "v_scale", "q_scale",
+        "k_bias", "v_bias", "pre_quant_scale",
+    }
+)  # fmt: skip
+KV_SCALES = ("k_scale", "v_scale")
+PACKED = {"U8": 2, "I32": 8}  # weights in one stored element
+NOT_LINEAR = frozenset({"embedding", "norm"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoverageRow:
+    """Modules of one class that are stored alike.
+
+    Args:
+        pattern: their name with numbers replaced by `*`.
+        role: their role.
+        quantized: whether they are stored quantized.
+        modules: how many.
+        layers: the layers they lie in, such as `0-29`; empty outside layers.
+        dtype: dtype of the stored weight.
+        shape: logical (out, in) of the weight, None when it differs.
+        parameters: logical parameters of all of them.
+        listed: kept modules: how many of them the exclude list names; None where that cannot be said.
+    """
+
+    pattern: str
+    role: str
+    quantized: bool
+    modules: int
+    layers: str
+    dtype: str
+    shape: tuple[int, ...] | None
+    parameters: int
+    listed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """One tensor of a quantized linear layer: its suffix, dtype and shape."""
+
+    suffix: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def logical_elements(ref: TensorRef, modules: dict[str, bool]) -> int:
+    """Weights a tensor holds; 0 for scales and what else describes another tensor.
+
+    Args:
+        ref: the tensor.
+        modules: module name to whether it is stored quantized.
+    """
+    module, _, suffix = ref.name.rpartition(".")
+    if suffix in SCALES or suffix.endswith("_scales"):
+        return 0
+    if suffix.endswith("_blocks") and ref.dtype == "U8":  # gpt-oss keeps fused experts so
+        return ref.elements * 2
+    if modules.get(module) and suffix in ("weight", "weight_packed"):
+        return ref.elements * PACKED.get(ref.dtype, 1)
+    return ref.elements
+
+
+def logical_parameters(checkpoint: Checkpoint) -> tuple[int, int]:
+    """(all weights, those of them stored quantized)."""
+    quantized = {name: module.quantized for name, module in checkpoint.modules.items()}
+    total = packed = 0
+    for ref in checkpoint.tensors.values():
+        elements = logical_elements(ref, quantized)
+        total += elements
+        module, _, suffix = ref.name.rpartition(".")
+        if suffix.endswith("_blocks") or (quantized.get(module) and suffix in ("weight", "weight_packed")):
+            packed += elements
+    return total, packed
+
+
+def dominant_dtype(tensors: Iterable[TensorRef]) -> str | None:
+    """The dtype most bytes are stored in."""
+    sizes: Counter[str] = Counter()
+    for ref in tensors:
+        sizes[ref.dtype] += ref.size
+    return sizes.most_common(1)[0][0] if sizes else None
+
+
+def quantized_modules(checkpoint: Checkpoint) -> list[Module]:
+    """Modules stored quantized, in name order."""
+    return [module for module in checkpoint.modules.values() if module.quantized]
+
+
+def kv_scales(checkpoint: Checkpoint) -> int:
+    """How many scales of the KV cache are stored."""
+    return sum(ref.name.rpartition(".")[2] in KV_SCALES for ref in checkpoint.tensors.values())
+
+
+def coverage(checkpoint: Checkpoint) -> tuple[CoverageRow, ...]:
+    """One row per class of modules with a weight matrix, quantized ones first, each half in name order."""
+    groups: dict[tuple[bool, str, str], list[Module]] = {}
+    for module in checkpoint.modules.values():
+        weight = module.weight
+        if weight is not None and len(weight.shape) >= 2:
+            groups.setdefault((not module.quantized, class_of(module.name), weight.dtype), []).append(module)
+    listed = _listed(checkpoint, [m for key, members in groups.items() if key[0] for m in members])
+    rows = []
+    for (kept, pattern, dtype), members in sorted(groups.items()):
+        shapes = {_logical_shape(module) for module in members}
+        named = None if listed is None or not kept else sum(module.name in listed for module in members)
+        rows.append(
+            CoverageRow(
+                pattern=pattern,
+                role=members[0].role,
+                quantized=not kept,
+                modules=len(members),
+                layers=_layers(members),
+                dtype=dtype,
+                shape=next(iter(shapes)) if len(shapes) == 1 else None,
+                parameters=sum(_elements(module) for module in members),
+                listed=named,
+            )
+        )
+    return tuple(rows)
+
+
+def other_tensors(checkpoint: Checkpoint) -> list[TensorRef]:
+    """Tensors that are neither a weight matrix nor a scale: norms, biases, tables."""
+    return [
+        ref
+        for ref in checkpoint.tensors.values()
+        if ref.name.rpartition(".")[2] not in SCALES
+        and not (len(ref.shape) >= 2 and ref.name.rpartition(".")[2] in ("weight", "weight_packed"))
+    ]
+
+
+def stored_keys(checkpoint: Checkpoint) -> tuple[str, tuple[StoredKey, ...]] | None:
+    """An example of a quantized linear layer, the one with the most keys, and the tensors it is stored as."""
+    found = max(quantized_modules(checkpoint), key=lambda module: len(module.tensors), default=None)
+    if found is None:
+        return None
+    keys = [StoredKey(suffix, ref.dtype, ref.shape) for suffix, ref in sorted(found.tensors.items())]
+    return found.name, tuple(keys)
+
+
+def block_length(module: Module) -> int | None:
+    """Weights that share one block scale, from the shapes of payload and scale; None where they do not fit."""
+    weight, scale = module.weight, module.tensors.get("weight_scale")
+    if weight is None or scale is None or not weight.shape or not scale.shape or not scale.shape[-1]:
+        return None
+    length, rest = divmod(weight.shape[-1] * PACKED.get(weight.dtype, 1), scale.shape[-1])
+    return length if not rest else None
+
+
+# --- details -------------------------------------------------------------------------------------------------------
+
+
+def _logical_shape(module: Module) -> tuple[int, ...]:
+    weight = module.weight
+    if weight is None:
+        return ()
+    factor = PACKED.get(weight.dtype, 1) if module.quantized else 1
+    return (*weight.shape[:-1], weight.shape[-1] * factor)
+
+
+def _elements(module: Module) -> int:
+    weight = module.weight
+    return 0 if weight is None else weight.elements * (PACKED.get(weight.dtype, 1) if module.quantized else 1)
+
+
+def _listed(checkpoint: Checkpoint, kept: list[Module]) -> frozenset[str] | None:
+    """Names the exclude list leaves unquantized by its own dialect's reading; None where it cannot be read."""
+    quant = checkpoint.quant
+    if quant is None:
+        return None
+    reading = modelopt_excluded if quant.dialect == "modelopt" else exact_or_regex_excluded
+    try:
+        return frozenset(reading(quant.ignore, [module.name for module in kept]))
+    except PublisherError:
+        return None
+
+
+def _layers(members: list[Module]) -> str:
+    numbers = sorted({number for module in members if (number := layer_of(module.name)) is not None})
+    return ", ".join(_spans(numbers))
+
+
+def _spans(numbers: list[int]) -> Iterator[str]:
+    start = 0
+    for end in range(1, len(numbers) + 1):
+        if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
+            yield str(numbers[start]) if end - start == 1 else f"{numbers[start]}–{numbers[end - 1]}"
+            start = end

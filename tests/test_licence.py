@@ -1,0 +1,184 @@
+"""Terms of a source: bytes kept whatever they are, names the Hub accepts, nothing invented."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from publisher import licence
+from publisher.checkpoint.files import LocalFiles
+from publisher.errors import CheckpointError
+
+MIT = (
+    "MIT License\n\nPermission is hereby granted, free of charge, to any person obtaining a copy\n"
+    'THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF\nANY KIND\n'
+)
+KIMI = MIT + (
+    "Our only modification part is that, if the Software is used for any of your commercial products or services\n"
+    'that have more than 100 million monthly active users, you shall prominently display "Kimi K2".\n'
+)
+HOSTILE = b"\xff\xfe\r\nterms\x00\r\n" + bytes(range(256)) + b"no newline at the end"
+
+
+def folder(root: Path, files: dict[str, bytes | str], card: str | None = None) -> LocalFiles:
+    root.mkdir(exist_ok=True)
+    for name, data in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    if card is not None:
+        (root / "README.md").write_text(f"---\n{card}\n---\n# Model\n")
+    return LocalFiles(root)
+
+
+def test_every_kind_of_terms_is_found_in_any_folder_and_code_is_not() -> None:
+    names = ["LICENSE", "license.txt", "docs/LICENCE.md", "NOTICE", "COPYING.LESSER", "USE_POLICY.md",
+             "THIRD_PARTY_NOTICES.md", "third-party/a/LICENSE-MIT"]  # fmt: skip
+    others = ["license_check.py", "README.md", "config.json", "unlicensed.txt", "model.safetensors"]
+    assert licence.licence_paths([*names, *others]) == sorted(names)
+
+
+def test_copies_are_the_same_bytes_with_the_right_digests(tmp_path: Path) -> None:
+    source = folder(tmp_path / "s", {"LICENSE": HOSTILE, "legal/NOTICE": b"a\r\nb\r\n"}, "license: mit")
+    result = tmp_path / "r"
+    result.mkdir()
+    found = licence.copy(source, result)
+    assert (result / "LICENSE").read_bytes() == HOSTILE
+    assert (result / "legal/NOTICE").read_bytes() == b"a\r\nb\r\n"
+    assert {f.path: (f.size, f.sha256) for f in found.files} == {
+        "LICENSE": (len(HOSTILE), hashlib.sha256(HOSTILE).hexdigest()),
+        "legal/NOTICE": (6, hashlib.sha256(b"a\r\nb\r\n").hexdigest()),
+    }
+    assert licence.compare(source, result) == []
+    assert licence.copy(source, result) == found
+    assert sorted(p.name for p in result.rglob("*") if p.is_file()) == ["LICENSE", "NOTICE"]
+
+
+def test_every_difference_is_named(tmp_path: Path) -> None:
+    source = folder(tmp_path / "s", {"LICENSE": "one\n", "NOTICE": "two\n", "USE_POLICY.md": "three\n"})
+    result = tmp_path / "r"
+    result.mkdir()
+    licence.copy(source, result)
+    (result / "LICENSE").write_bytes(b"one\r\n")
+    (result / "NOTICE").unlink()
+    (result / "COPYING").write_text("new")
+    assert [str(d) for d in licence.compare(source, result)] == [
+        "COPYING is not in the source",
+        "LICENSE differs from the source",
+        "NOTICE is missing",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("card", "files", "metadata"),
+    [
+        ("license: Apache-2.0", {"LICENSE": "x"}, {"license": "apache-2.0"}),
+        ("license: [mit, apache-2.0]", {}, {"license": ["mit", "apache-2.0"]}),
+        (
+            "license: other\nlicense_name: modified-mit\nlicense_link: LICENSE",
+            {"LICENSE": KIMI},
+            {"license": "other", "license_name": "modified-mit", "license_link": "LICENSE"},
+        ),
+        (
+            "license: modified-mit",
+            {"LICENSE": KIMI},
+            {"license": "other", "license_name": "modified-mit", "license_link": "LICENSE"},
+        ),
+        (
+            "license: other\nlicense_name: Kimi Terms & Conditions!\nlicense_link: https://example.org/terms",
+            {},
+            {
+                "license": "other",
+                "license_name": "kimi-terms-conditions",
+                "license_link": "https://example.org/terms",
+            },
+        ),
+        ("title: none", {"LICENSE": MIT}, {"license": "mit"}),
+        (
+            "title: none",
+            {"LICENSE.md": "our own terms"},
+            {"license": "other", "license_name": "upstream-license", "license_link": "LICENSE.md"},
+        ),
+        ("title: none", {}, {"license": "unknown"}),
+        (
+            "license: other\nlicense_link: 'javascript:alert(1)'",
+            {"legal/LICENSE.txt": "x"},
+            {
+                "license": "other",
+                "license_name": "upstream-license",
+                "license_link": "https://huggingface.co/org/name/blob/main/legal/LICENSE.txt",
+            },
+        ),
+    ],
+)
+def test_metadata_is_what_the_hub_takes(
+    tmp_path: Path, card: str, files: dict[str, str], metadata: dict[str, object]
+) -> None:
+    found = licence.read(folder(tmp_path / "s", dict(files), card), repo="org/name")
+    assert found.metadata == metadata
+    values = metadata["license"] if isinstance(metadata["license"], list) else [metadata["license"]]
+    assert all(licence.hub_knows(str(value)) for value in values)
+
+
+def test_a_text_that_is_not_what_the_card_declares_is_reported(tmp_path: Path) -> None:
+    found = licence.read(folder(tmp_path / "s", {"LICENSE": KIMI}, "license: mit"))
+    assert found.recognised == "modified-mit"
+    assert found.metadata == {"license": "mit"}
+    assert found.warnings == ("The upstream card declares mit, but LICENSE reads as modified-mit.",)
+
+
+def test_the_real_apache_text_is_recognised_however_it_is_wrapped() -> None:
+    text = (Path(__file__).parent.parent / "LICENSE").read_bytes()
+    assert licence.recognise(text) == "apache-2.0"
+    assert licence.recognise(text.replace(b"\n", b"\r\n")) == "apache-2.0"
+    assert licence.recognise(MIT.encode()) == "mit"
+    assert licence.recognise(text + b"\nCommons Clause") is None
+    assert licence.recognise(b"") is None
+
+
+def test_a_source_without_terms_gets_none(tmp_path: Path) -> None:
+    source = folder(tmp_path / "s", {"config.json": "{}"}, "license: mit")
+    result = tmp_path / "r"
+    result.mkdir()
+    found = licence.copy(source, result)
+    assert found.files == ()
+    assert list(result.iterdir()) == []
+    assert "The upstream repository ships no licence text." in found.warnings
+
+
+def test_an_unreadable_card_is_no_reason_to_fail(tmp_path: Path) -> None:
+    source = folder(tmp_path / "s", {"LICENSE": MIT, "README.md": b"---\na: &x 1\nb: *x\n---\n"})
+    found = licence.read(source)
+    assert found.metadata == {"license": "mit"}
+    assert "alias" in found.warnings[0]
+
+
+def test_a_licence_never_leaves_the_folder(tmp_path: Path) -> None:
+    source = folder(tmp_path / "s", {"legal/LICENSE": MIT})
+    result, outside = tmp_path / "r", tmp_path / "outside"
+    result.mkdir()
+    outside.mkdir()
+    os.symlink(outside, result / "legal")
+    with pytest.raises(CheckpointError, match="leads out"):
+        licence.copy(source, result)
+    assert list(outside.iterdir()) == []
+
+
+def test_a_giant_is_no_licence(tmp_path: Path) -> None:
+    source = folder(tmp_path / "s", {})
+    with (tmp_path / "s" / "LICENSE").open("wb") as file:
+        file.truncate(licence.MAX_FILE + 1)
+    with pytest.raises(CheckpointError, match="16,777,217 bytes"):
+        licence.read(LocalFiles(source.root))
+
+
+def test_the_table_of_the_hub_names_its_source_and_holds_no_twin() -> None:
+    table = json.loads((Path(licence.__file__).parent / "data/licences/hub.json").read_text())
+    assert table["source"]
+    assert table["date"]
+    assert len(set(table["identifiers"])) == len(table["identifiers"])
+    assert not licence.hub_knows("modified-mit")
