@@ -13,6 +13,7 @@ import contextlib
 import math
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ LOG_FILE = 64 * 1024 * 1024
 GRACE = 60.0  # seconds between SIGTERM and SIGKILL: a shard may have to be flushed
 LINGER = 2.0  # seconds to wait for pipes that a grandchild keeps open
 RESUME = "Run the same command again; it goes on from what is finished."
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN", "HUGGINGFACE_TOKEN")
 
 _Line = tuple[bytes, bool]  # a line, and whether it came from standard output, where events are
@@ -120,7 +122,8 @@ class _Relay:
                 self.error = event
             self.journal.record(event)
             return
-        text = journals.mask(text.rpartition("\r")[2]).rstrip()  # a progress bar's last state
+        text = ANSI.sub("", text.rpartition("\r")[2])  # a progress bar's last state, without colours
+        text = journals.mask("".join(c if c.isprintable() else " " for c in text)).rstrip()
         if text:
             self._log(text)
 

@@ -245,7 +245,10 @@ def activation_statistics(export: Checkpoint, found: Comparison, tokens: Mapping
         module, _, suffix = name.rpartition(".")
         if suffix == "input_scale":
             scale = float(np.frombuffer(export.read(ref), dtype="<f4")[0])
-            result[module] = {"input_amax": scale * NVFP4_DIVISOR, "tokens": tokens.get(module)}
+            result[module] = {
+                "input_amax": float(np.float32(scale) * np.float32(NVFP4_DIVISOR)),
+                "tokens": tokens.get(module),
+            }
     return result
 
 

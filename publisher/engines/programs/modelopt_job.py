@@ -1,4 +1,4 @@
-"""`python -m publisher.engines.programs.modelopt_job job.json`: modelopt as a program; docs/job-file.md is its contract.
+"""`python -m publisher.engines.programs.modelopt_job job.json`: modelopt as a program (docs/job-file.md).
 
 Three steps: calibrate and export into `staging/export`, compare that with plan and source, write the result from both
 (`exported.py`). A run that is stopped calibrates again, unless its export was finished.
@@ -74,6 +74,8 @@ def _cancelled() -> int:
 def _unforeseen(error: Exception) -> str:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return f"Out of memory: {str(error)[:300] or 'an allocation failed'}; modelopt holds the whole model."
+    if "No space left on device" in str(error):
+        return "modelopt's export failed: the disk is full."
     return f"modelopt failed: {type(error).__name__}: {str(error)[:500]}"
 
 
@@ -335,7 +337,7 @@ def _remarks(found: Any, notes: list[str]) -> Iterator[str]:
     if found.restored:
         yield f"{len(found.restored):,} tensors keep the source's dtype, first {found.restored[0]}."
     if found.carried:
-        yield f"{len(found.carried):,} tensors that the model class lacks come from the source, first {found.carried[0]}."
+        yield f"{len(found.carried):,} tensors the model class lacks come from the source, first {found.carried[0]}."
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def load_tokenizer(source: Path) -> Any:
     """
     try:
         return transformers.AutoTokenizer.from_pretrained(str(source), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001 - tokenizers raise bare Exception
+    except Exception as error:
         raise CheckpointError(
             f"The tokenizer in {source} cannot be loaded: {_short(error)}",
             hint="Calibrated activations need it; `activations: none` does not.",
