@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from publisher.checkpoint.modules import class_of
+from publisher.formats.spec import FORMATS
 from publisher.plan.model import Recipe
 from publisher.plan.proof import moe_module
-from publisher.plan.sizes import BLOCK
 
 MODELOPT_VERSION = "0.47.0"  # the exporter whose layout this is
 QUARK_VERSION = "0.13"
@@ -124,7 +124,7 @@ def hf_quant_config(recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any] | 
         "quantization": {
             "quant_algo": _algo(recipe),
             "kv_cache_quant_algo": "FP8" if recipe.kv_cache != "none" else None,
-            "group_size": BLOCK["nvfp4"],
+            "group_size": FORMATS["nvfp4"].block,
             "exclude_modules": list(exclude),
         },
     }
@@ -139,7 +139,7 @@ def _algo(recipe: Recipe) -> str:
 
 
 def _modelopt_block(recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any]:
-    numbers = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": BLOCK["nvfp4"]}
+    numbers = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": FORMATS["nvfp4"].block}
     group: dict[str, Any] = {"weights": dict(numbers), "targets": ["Linear"]}
     if recipe.activations == "calibrated":
         group["input_activations"] = dict(numbers)
@@ -190,7 +190,7 @@ def _quark_tensor(recipe: Recipe) -> Mapping[str, Any]:
         "dtype": "fp4",
         "qscheme": "per_group",
         "ch_axis": -1,
-        "group_size": BLOCK["mxfp4"],
+        "group_size": FORMATS["mxfp4"].block,
         "symmetric": None,
         "round_method": "half_even",
         "scale_type": "float",

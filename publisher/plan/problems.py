@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from publisher.checkpoint.modules import class_of
 from publisher.checkpoint.open import Checkpoint
+from publisher.formats.spec import FORMATS
 from publisher.plan.model import QUANTIZE, Decision, Recipe
 from publisher.plan.obstacles import FLOATS, PACKED, by_class, fused_expert_tensors, listed
 from publisher.plan.policy import PROTECTED, ROUTER, Matrix, Policy
 from publisher.plan.proof import moe_module
-from publisher.plan.sizes import BLOCK
 
 
 def problems(
@@ -63,7 +63,7 @@ def _unmatched(policy: Policy, matrices: Sequence[Matrix]) -> Iterator[str]:
 
 
 def _shapes(recipe: Recipe, quantized: Sequence[Matrix]) -> Iterator[str]:
-    block = BLOCK[recipe.format]
+    block = FORMATS[recipe.format].block
     uneven = [m for m in quantized if m.weight.shape[1] % block or not m.weight.shape[1]]
     if uneven:
         widths = ", ".join(map(str, sorted({m.weight.shape[1] for m in uneven})[:5]))

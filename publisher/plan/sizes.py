@@ -1,7 +1,7 @@
 """How large the result will be, and what making it takes: bytes per module, shards, disk, memory.
 
-Stored sizes are exact for the tensors a plan writes; disk and memory are estimates that err on the large side. Sizes of
-the formats: NVFP4 0.5 + 1/16 bytes a weight and two float32 scalars a module, MXFP4 0.5 + 1/32.
+Stored sizes are exact for the tensors a plan writes (`formats.spec` says how a layout stores a module); disk and memory
+are estimates that err on the large side.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from publisher.checkpoint.header import TensorRef
+from publisher.formats.spec import FORMATS, LAYOUTS
 from publisher.plan.model import Recipe
 
-BLOCK = {"nvfp4": 16, "mxfp4": 32}  # weights that share one scale byte, along the input axis
-SCALAR = 4  # a float32 global scale
+SCALAR = 4  # bytes of a float32 scale
 HEADROOM = 64 << 20  # configuration, tokenizer, journal
 NATIVE_BASE = 512 << 20  # the interpreter with torch
 NATIVE_FLOATS = 5  # float32 copies of the largest fused group: weights, scaled, codes, packed, spare
@@ -27,10 +27,11 @@ def quantized_size(recipe: Recipe, elements: int) -> int:
         recipe: gives the format and whether an activation scale is stored.
         elements: weights in the matrix, a multiple of the block length.
     """
-    size = elements // 2 + elements // BLOCK[recipe.format]
-    if recipe.format == "nvfp4":
-        size += SCALAR * (2 if recipe.activations == "calibrated" else 1)
-    return size
+    spec, layout = FORMATS[recipe.format], LAYOUTS[recipe.layout, recipe.format]
+    size = elements * spec.element_bits // 8 + elements // spec.block * spec.scale_bits // 8
+    if layout.find("input_scale") and recipe.activations == "calibrated":
+        size += SCALAR
+    return size + spec.scalar_bytes
 
 
 def kv_scales_size(recipe: Recipe, layers: int) -> int:
