@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,17 @@ def test_a_power_of_two_scales_through(weights: np.ndarray, exponent: int) -> No
     assert scaled.payload.tobytes() == ours.payload.tobytes()
     assert scaled.block_scales.tobytes() == ours.block_scales.tobytes()
     assert scaled.global_scale == np.ldexp(ours.global_scale, exponent)
+
+
+def test_temporaries_do_not_grow_with_the_matrix() -> None:
+    def overhead(rows: int) -> int:
+        weights = np.ones((rows, 1024), np.float32)
+        tracemalloc.start()
+        result = nvfp4.quantize(weights)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak - result.payload.nbytes - result.block_scales.nbytes
+
+    small, large = overhead(1024), overhead(8192)
+    assert large < small * 1.1
+    assert large < 24 * 4 * blocks.CHUNK_ELEMENTS
