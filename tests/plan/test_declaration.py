@@ -164,16 +164,24 @@ def test_blocks_and_list_are_those_modelopt_exports(tmp_path: Path, recipe: Any)
         vocab_size=64,
         tie_word_embeddings=True,
     )
-    for number, (preset, patterns) in enumerate(
-        [(mtq.NVFP4_DEFAULT_CFG, ["model.layers.*"]), (mtq.NVFP4_MLP_ONLY_CFG, ["*.mlp.*_proj"])]
-    ):
+    from modelopt.torch.quantization.utils import update_quant_cfg_with_kv_cache_quant
+
+    cases = [
+        (mtq.NVFP4_DEFAULT_CFG, ["model.layers.*"], "none"),
+        (mtq.NVFP4_MLP_ONLY_CFG, ["*.mlp.*_proj"], "none"),
+        (mtq.NVFP4_DEFAULT_CFG, ["model.layers.*"], "fp8"),
+    ]
+    for number, (preset, patterns, kv_cache) in enumerate(cases):
+        preset = copy.deepcopy(preset)
+        if kv_cache == "fp8":
+            preset = update_quant_cfg_with_kv_cache_quant(preset, mtq.FP8_KV_CFG["quant_cfg"])
         source, export = tmp_path / f"source{number}", tmp_path / f"export{number}"
         LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(source)
         model = LlamaForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
         tokens = torch.arange(32).reshape(2, 16)
-        mtq.quantize(model, copy.deepcopy(preset), lambda quantized, ids=tokens: quantized(ids))
+        mtq.quantize(model, preset, lambda quantized, ids=tokens: quantized(ids))
         export_hf_checkpoint(model, export_dir=export)
-        plan = make_plan(calibrated(recipe, quantize=patterns), open_checkpoint(source))
+        plan = make_plan(calibrated(recipe, quantize=patterns, kv_cache=kv_cache), open_checkpoint(source))
         assert plan.problems == ()
         theirs = json.loads((export / "config.json").read_text())["quantization_config"]
         file = json.loads((export / "hf_quant_config.json").read_text())
