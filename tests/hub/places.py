@@ -66,6 +66,9 @@ class FolderPlace:
         (self.base / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
         (self.base / "tree" / name).write_bytes(data)
 
+    def remove(self, name: str) -> None:
+        (self.base / "tree" / name).unlink()
+
     def corrupt(self, name: str) -> None:
         data = bytearray(self.files()[name])
         data[0] ^= 1
@@ -120,6 +123,10 @@ class HubPlace:
     def put(self, name: str, data: bytes) -> None:
         repo = self.hub.repos[REPO]
         repo.add("by hand", repo.files | {name: Stored.of(data, False)})
+
+    def remove(self, name: str) -> None:
+        repo = self.hub.repos[REPO]
+        repo.add("by hand", {path: item for path, item in repo.files.items() if path != name})
 
     def corrupt(self, name: str) -> None:
         item = self.hub.repos[REPO].files[name]

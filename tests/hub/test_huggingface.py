@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import snapshot_download
 
 from publisher.errors import AccessError, HubError, PublisherError
+from publisher.hub.comparison import verify
 from publisher.hub.huggingface import HuggingFaceTarget
 from publisher.hub.push import push
 from publisher.hub.target import Publication, TransientHubError
@@ -19,6 +21,7 @@ from tests.hub.loopback import LoopbackHub
 from tests.hub.places import CARD, FILES, REPO, HubPlace, publication
 
 CANARY = "hf_canaryCanaryCanary1234567890"
+SHAPELESS = "canary-of-no-known-shape"
 
 
 @pytest.fixture
@@ -205,6 +208,13 @@ def test_contents_kept_at_another_origin_are_read_back(place: HubPlace, tiny: Pu
     assert len(place.hub.requests("GET", "/_lfs/")) == 2
 
 
+def test_a_local_cache_does_not_vouch_for_the_hub(place: HubPlace, tiny: Publication) -> None:
+    run(place.target(), tiny)
+    snapshot_download(REPO, endpoint=place.hub.endpoint, token=place.hub.token)
+    place.corrupt("config.json")
+    assert [item.path for item in verify(place.target(), tiny.manifest)] == ["config.json"]
+
+
 def test_large_files_are_judged_by_the_digest_the_hub_records(place: HubPlace, tiny: Publication) -> None:
     assert run(place.target(read_limit=1000), tiny).verified
     assert place.hub.requests("GET", r"/resolve/.*\.safetensors$") == []
@@ -248,28 +258,33 @@ def test_the_hubs_own_file_is_neither_stale_nor_ours(place: HubPlace, tiny: Publ
         ("PUT", "/_lfs/", {"status": 403, "body": b"<Error>SignatureDoesNotMatch</Error>"}),
         ("GET", "whoami", {"status": 401, "body": json.dumps({"error": f"Bearer {CANARY} expired"}).encode()}),
         ("PUT", "/settings", {"status": 400, "body": json.dumps({"error": CANARY}).encode()}),
+        ("PUT", "/settings", {"status": 400, "body": json.dumps({"error": SHAPELESS}).encode()}),
         ("GET", "nothing", {}),
     ],
 )
+@pytest.mark.parametrize("token", [CANARY, SHAPELESS])
 def test_no_token_and_no_signature_is_ever_told(
     place: HubPlace,
     tiny: Publication,
     method: str,
     pattern: str,
     fault: dict[str, Any],
+    token: str,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.WARNING)
-    place.hub.add_user(CANARY, "ada", orgs={"org": "admin"})
+    place.hub.add_user(token, "ada", orgs={"org": "admin"})
     place.hub.fail(method, pattern, times=1000, **fault)
     told: list[Any] = []
-    target = place.target(CANARY)
+    target = place.target(token)
     try:
         told.append(run(target, tiny, emit=lambda kind, payload: told.append(payload)).to_json())
     except PublisherError as error:
         told += traceback.format_exception(error)
         told += [error.message, error.hint, repr(error.args)]
     text = json.dumps(told, default=str) + repr(target) + json.dumps(tiny.manifest.to_json())
-    assert CANARY not in text + caplog.text + "".join(capfd.readouterr())
+    heard = text + caplog.text + "".join(capfd.readouterr())
+    assert CANARY not in heard
+    assert token not in heard
     assert "X-Amz-Signature" not in text

@@ -153,6 +153,20 @@ def test_a_corrupted_stored_file_is_found_and_hides_the_repository(place: Place,
     assert not place.was_open()
 
 
+@pytest.mark.parametrize("step", ["digests", "read back"])
+def test_what_spoils_between_two_steps_is_found_before_anything_is_shown(
+    place: Place, tiny: Publication, step: str
+) -> None:
+    def spoil(kind: str, payload: Any) -> None:
+        if (kind, payload["step"]) == ("start", step):
+            place.remove("config.json")
+
+    with pytest.raises(HubError, match=r"config\.json is missing"):
+        run(place.target(), tiny, emit=spoil)
+    assert place.settings()[0]
+    assert ("README.md" in place.uploaded()) == (step == "read back")
+
+
 def test_a_false_success_is_not_believed(place: Place, tiny: Publication) -> None:
     target = place.target()
     broken = Broken(target, "upload", 1, HubError("unused"), after=False)
