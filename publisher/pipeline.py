@@ -18,7 +18,7 @@ from typing import Any
 
 from publisher import __version__, jsonio, licence, rules
 from publisher import manifest as manifests
-from publisher.card import context, render
+from publisher.card import context, person, render, upstream
 from publisher.checkpoint import source as sources
 from publisher.checkpoint.files import LocalFiles
 from publisher.checkpoint.open import Checkpoint, open_checkpoint
@@ -141,8 +141,10 @@ class Run:
     # --- stages ------------------------------------------------------------------------------------------------
 
     def plan(self) -> None:
-        """Write down what will happen; refuse what cannot work."""
-        plan = self.prepared.plan
+        """Write down what will happen; refuse what cannot work, the card's missing words included."""
+        plan, order = self.prepared.plan, self.prepared.order
+        if order.target is not None:
+            upstream.read_upstream(self.prepared.source, self.prepared.original, person.read_person(order.card_path))
         if plan is None:
             return
         self._write(self.directory.recipe, recipe_to_yaml(plan.recipe))
@@ -301,7 +303,7 @@ class Run:
             report=_document(self.directory.report),
             quantize=_document(self.directory.quantize),
             evaluation=_document(self.directory.evaluation),
-            person=context.read_person(order.card_path),
+            person=person.read_person(order.card_path),
             target=order.target,
         )
 

@@ -28,7 +28,8 @@ def command(path: Path, source: str, card: Path | None, repo: str | None, gate: 
     The rules are run first, on headers and scales, so that the card can say how they ended.
     """
     from publisher import jsonio, rules
-    from publisher.card.context import card_context, read_person
+    from publisher.card.context import card_context
+    from publisher.card.person import read_person
     from publisher.card.render import render
     from publisher.checkpoint.open import open_checkpoint
     from publisher.checkpoint.source import resolve
