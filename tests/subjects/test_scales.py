@@ -1,51 +1,26 @@
-"""What the subjects show of a checkpoint: bytes as numpy reads them, in bounded pieces, each byte counted."""
+"""Scales as numpy reads them: counted in bounded pieces, neighbours in one read, payload only where asked for."""
 
 from __future__ import annotations
 
-import json
 import struct
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from publisher import subjects
-from publisher.checkpoint.files import LocalFiles
 from publisher.checkpoint.open import open_checkpoint
-from publisher.subjects import BlockScales, Evidence, FusedGroup, Meter, Modules, Pair, Scalars, read_card, stream
+from publisher.subjects import BlockScales, FusedGroup, Meter, Scalars
+from publisher.subjects import scales as reading
+from publisher.subjects.scales import read_scales
 from tests.builders.tiny import Tensor, Tiny, bf16, f32, llama, mixture, mxfp4, nvfp4
+from tests.builders.watched import Watched
 
 UP = "model.layers.0.mlp.up_proj"
 
 
-class Watched:
-    """Files that remember every read."""
-
-    def __init__(self, root: Path) -> None:
-        self.inner, self.reads = LocalFiles(root), []  # type: ignore[var-annotated]
-
-    @property
-    def label(self) -> str:
-        return self.inner.label
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        return self.inner.sizes
-
-    def read(self, path: str, begin: int = 0, end: int | None = None) -> bytes:
-        data = self.inner.read(path, begin, end)
-        self.reads.append((path, begin, len(data)))
-        return data
-
-    def local(self, path: str) -> Path | None:
-        return self.inner.local(path)
-
-
 def seen(place: Path | Watched, *kinds: type, meter: Meter | None = None) -> list[Any]:
-    evidence = Evidence(checkpoint=open_checkpoint(place))
-    return list(stream(evidence, kinds, meter or Meter()))
+    return list(read_scales(open_checkpoint(place), kinds, meter or Meter()))
 
 
 def one(rows: int, blocks: int, codes: np.ndarray, payload: bytes | None = None) -> Tiny:
@@ -62,7 +37,7 @@ def one(rows: int, blocks: int, codes: np.ndarray, payload: bytes | None = None)
 def test_block_scales_count_what_numpy_counts(
     shape: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subjects, "PIECE", 50_000)
+    monkeypatch.setattr(reading, "PIECE", 50_000)
     codes = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
     (scales,) = seen(one(*shape, codes).write(tmp_path / "c"), BlockScales)
     assert scales.histogram.tolist() == np.bincount(codes.ravel(), minlength=256).tolist()
@@ -74,8 +49,8 @@ def test_block_scales_count_what_numpy_counts(
 
 
 def test_blocks_with_weights_are_told_from_blocks_of_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subjects, "PIECE", 4096)
-    monkeypatch.setattr(subjects, "GAP", 256)
+    monkeypatch.setattr(reading, "PIECE", 4096)
+    monkeypatch.setattr(reading, "GAP", 256)
     rng = np.random.default_rng(2)
     payload = np.where(rng.random((64, 64 * 8)) < 0.02, 0x20, 0x88).astype(np.uint8)
     codes = rng.choice([0, 0x38], (64, 64))
@@ -116,9 +91,9 @@ def test_fused_groups_hold_their_members_bits(tmp_path: Path) -> None:
 
 def test_small_tensors_near_one_another_are_read_at_once_and_counted(tmp_path: Path) -> None:
     files, meter = Watched(nvfp4(llama()).write(tmp_path / "c")), Meter()
-    evidence = Evidence(checkpoint=open_checkpoint(files))
+    checkpoint = open_checkpoint(files)
     files.reads.clear()
-    found = list(stream(evidence, {BlockScales, Scalars}, meter))
+    found = list(read_scales(checkpoint, {BlockScales, Scalars}, meter))
     assert sum(isinstance(subject, BlockScales) for subject in found) == 14
     assert len(files.reads) == 2  # one per shard: everything is nearer than the gap
     assert meter.bytes_read == sum(size for _, _, size in files.reads)
@@ -126,7 +101,7 @@ def test_small_tensors_near_one_another_are_read_at_once_and_counted(tmp_path: P
 
 
 def test_payload_between_scales_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subjects, "GAP", 64)
+    monkeypatch.setattr(reading, "GAP", 64)
     tiny, meter = mxfp4(llama()), Meter()
     scales = sum(len(tensor.data) for name, tensor in tiny.tensors.items() if name.endswith("weight_scale"))
     seen(tiny.write(tmp_path / "c"), BlockScales, meter=meter)
@@ -140,72 +115,3 @@ def test_tensors_outside_their_file_are_counted_not_read(tmp_path: Path) -> None
     found = seen(folder, BlockScales, Scalars, meter=meter)
     assert meter.unreadable >= 1
     assert sum(isinstance(subject, BlockScales) for subject in found) < 14
-
-
-def test_a_module_without_its_scale_still_counts_as_packed(tmp_path: Path) -> None:
-    tiny = nvfp4(llama())
-    del tiny.tensors[f"{UP}.weight_scale"], tiny.tensors[f"{UP}.weight_scale_2"]
-    (modules,) = seen(tiny.write(tmp_path / "c"), Modules)
-    assert UP in {module.name for module in modules.packed}
-    assert len(modules.packed) == 14
-
-
-def test_fp8_and_int4_layers_are_not_packed_fp4(tmp_path: Path) -> None:
-    tensors = {
-        "a.weight": Tensor("F8_E4M3", (16, 16), bytes(256)),
-        "a.weight_scale": f32(1.0),
-        "b.weight_packed": Tensor("I32", (16, 4), bytes(256)),
-        "b.weight_scale": bf16(np.ones((16, 1))),
-        "c.weight": bf16(np.ones((4, 4))),
-    }
-    (modules,) = seen(Tiny(tensors=tensors, config={}, shards=1).write(tmp_path / "c"), Modules)
-    assert modules.packed == ()
-
-
-@pytest.mark.parametrize(
-    ("text", "license"),
-    [
-        ("---\nlicense: mit\n---\n# Card\n", "mit"),
-        ("---\r\nlicense: mit\r\n---\r\n", "mit"),
-        ("--- \nlicense: mit\nnote: a --- b\n---", "mit"),
-    ],
-)
-def test_a_cards_metadata_is_read(text: str, license: str, tmp_path: Path) -> None:  # noqa: A002
-    (tmp_path / "README.md").write_bytes(text.encode())
-    meter = Meter()
-    card = read_card(LocalFiles(tmp_path), meter)
-    assert (card.metadata.get("license"), card.flaw) == (license, None)
-    assert meter.bytes_read == len(text.encode())
-
-
-@pytest.mark.parametrize(
-    ("data", "flaw"),
-    [
-        (b"# Card\n", "metadata block"),
-        (b"---\nlicense: mit\n", "metadata block"),
-        (b"---\n- a\n---\n", "no mapping"),
-        (b"---\na: &x 1\nb: *x\n---\n", "aliases"),
-        (b"---\na: 1\na: 2\n---\n", "twice"),
-        (b"---\nlicense: \xe9\n---\n", "UTF-8"),
-    ],
-)
-def test_a_broken_card_says_why(data: bytes, flaw: str, tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_bytes(data)
-    card = read_card(LocalFiles(tmp_path), Meter())
-    assert card.metadata == {}
-    assert flaw in (card.flaw or "")
-
-
-def test_same_compares_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subjects, "PIECE", 7)
-    for folder, tail in (("a", b"x"), ("b", b"y")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "config.json").write_text(json.dumps({}))
-        (tmp_path / folder / "equal").write_bytes(b"0123456789" * 3)
-        (tmp_path / folder / "other").write_bytes(b"0123456789" * 3 + tail)
-    pair = Pair(
-        checkpoint=open_checkpoint(tmp_path / "a"), source=open_checkpoint(tmp_path / "b"), meter=(meter := Meter())
-    )
-    assert pair.same("equal")
-    assert meter.bytes_read == 60
-    assert not pair.same("other")

@@ -1,0 +1,63 @@
+"""What a validation is given, and the meter that counts what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from publisher.checkpoint.files import Files
+from publisher.checkpoint.open import Checkpoint
+
+LEVELS = ("headers", "scales", "full")
+PIECE = 8 << 20  # bytes of one read
+CARD = "README.md"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Everything one validation may look at.
+
+    Args:
+        checkpoint: the result, opened.
+        source: what it was made from, opened; None when not at hand.
+        base_model: `org/name` of the source on the Hub, where it is known.
+        card: None judges README.md when there is one, False leaves it alone, True expects it.
+        gate: the gate the publication asks for: auto, manual or off.
+        settings: the repository's settings as read back (`gated`, `private`), where they are known.
+    """
+
+    checkpoint: Checkpoint
+    source: Checkpoint | None = None
+    base_model: str | None = None
+    card: bool | None = None
+    gate: str | None = None
+    settings: Mapping[str, Any] | None = None
+
+    @property
+    def has_card(self) -> bool:
+        """Whether the card is judged."""
+        return CARD in self.checkpoint.files.sizes if self.card is None else self.card
+
+
+@dataclass(slots=True, kw_only=True)
+class Meter:
+    """What a run has read: bytes, tensors it could not read, and how far it is."""
+
+    progress: Callable[[int, int], None] | None = None
+    bytes_read: int = 0
+    unreadable: int = 0
+    done: int = 0
+    total: int = 0
+
+    def read(self, files: Files, path: str, begin: int = 0, end: int | None = None) -> bytes:
+        """Read and count."""
+        data = files.read(path, begin, end)
+        self.bytes_read += len(data)
+        return data
+
+    def step(self, size: int) -> None:
+        """`size` more bytes of the planned reading are done."""
+        self.done += size
+        if self.progress is not None:
+            self.progress(self.done, self.total)
