@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from publisher import jsonio
+from publisher.checkpoint.disk import disk_errors
 from publisher.checkpoint.files import LocalFiles
-from publisher.checkpoint.writer import PARTIAL, disk_errors
+from publisher.checkpoint.writer import PARTIAL
 from publisher.errors import CheckpointError
 
 CONFIG, HF_QUANT_CONFIG = "config.json", "hf_quant_config.json"
@@ -81,6 +82,22 @@ def _without_blocks(value: Any) -> Any:
     return [_without_blocks(item) for item in value] if isinstance(value, list) else value
 
 
+def inspect(source_dir: Path) -> tuple[LocalFiles, Mapping[str, Any], list[str]]:
+    """The source's files, its configuration and the files to carry; what `restore` refuses, before hours of work.
+
+    Raises:
+        CheckpointError: no config.json, one that is no object, or a link that leads out of the source.
+        DocumentError: a config.json that is no JSON.
+    """
+    source = LocalFiles(source_dir)
+    if CONFIG not in source.sizes:
+        raise CheckpointError(f"{source.label} has no {CONFIG}.", hint="Copy or download the source again.")
+    config = jsonio.loads_json(source.read(CONFIG), f"{source.label}/{CONFIG}")
+    if not isinstance(config, Mapping):
+        raise CheckpointError(f"{source.label}/{CONFIG} holds a {type(config).__name__}, not an object.")
+    return source, config, carried(source)
+
+
 def restore(
     source_dir: Path,
     destination: Path,
@@ -99,16 +116,10 @@ def restore(
         The names written, sorted.
 
     Raises:
-        CheckpointError: no config.json, one that is no object, or a link that leads out of the source.
+        CheckpointError: as `inspect`.
         EngineError: the disk is full.
     """
-    source = LocalFiles(source_dir)
-    if CONFIG not in source.sizes:
-        raise CheckpointError(f"{source.label} has no {CONFIG}.", hint="Copy or download the source again.")
-    config = jsonio.loads_json(source.read(CONFIG), f"{source.label}/{CONFIG}")
-    if not isinstance(config, Mapping):
-        raise CheckpointError(f"{source.label}/{CONFIG} holds a {type(config).__name__}, not an object.")
-    names = carried(source)
+    source, config, names = inspect(source_dir)
     with disk_errors(destination, sum(source.sizes[name] for name in names)):
         for name in names:
             _copy(source.root / name, destination / name)

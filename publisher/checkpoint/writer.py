@@ -7,21 +7,20 @@ index and renames the folder to its final name; leaving early never does. Refuse
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from publisher import jsonio
+from publisher.checkpoint.disk import disk_errors as disk_errors
+from publisher.checkpoint.disk import lock, require_room, require_same_disk, sync
 from publisher.checkpoint.layout import ShardLayout
 from publisher.checkpoint.open import INDEX
-from publisher.errors import CheckpointError, EngineError
+from publisher.errors import CheckpointError
 
 LEDGER = "ledger.json"
 FILES = "files"
@@ -67,47 +66,18 @@ def commit(folder: Path, output: Path, plan_digest: str, record: Mapping[str, An
         CheckpointError: `output` exists.
         EngineError: the disk is full or the rename failed.
     """
-    already_done(output, plan_digest)
+    if already_done(output, plan_digest):
+        return
     with disk_errors(output, 0):
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 os.chmod(path, 0o644)
-            _sync(path)
-        _sync(folder)
+            sync(path)
+        sync(folder)
         output.parent.mkdir(parents=True, exist_ok=True)
         jsonio.write_atomic(record_path(output), jsonio.dump_json({**record, "plan_digest": plan_digest}))
         os.rename(folder, output)
-        _sync(output.parent)
-
-
-@contextmanager
-def disk_errors(place: Path, needed: int) -> Iterator[None]:
-    """Turn a failed write into one sentence: how much was still needed, how much is free, what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EXDEV):
-            raise
-        free = _free(place)
-        more = f"; {needed:,} bytes were still to be written, {free:,} are free" if needed else ""
-        raise EngineError(
-            f"Writing under {place} failed: {error.strerror}{more}.",
-            hint="Free space there and run the same command again; finished shards are kept.",
-        ) from error
-
-
-def _free(place: Path) -> int:
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return shutil.disk_usage(place).free
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(output.parent)
 
 
 class StagedWriter:
@@ -123,7 +93,9 @@ class StagedWriter:
         verify: hash the shards a ledger names before trusting them, instead of comparing sizes only.
 
     Raises:
-        CheckpointError: `output` exists, or lies inside `staging`, or another process works in `staging`.
+        CheckpointError: `output` exists, or lies inside `staging` or on another file system, or another process works
+            in `staging`.
+        EngineError: the disk has no room for what is not written yet.
     """
 
     def __init__(
@@ -139,6 +111,7 @@ class StagedWriter:
             raise CheckpointError(f"The output {output} lies inside the staging folder {staging}.")
         if already_done(output, plan_digest):
             raise CheckpointError(f"{output} is complete already.")
+        require_same_disk(staging, output)
         self.staging, self.output, self.layout, self.plan_digest = staging, output, tuple(layout), plan_digest
         self.files = staging / FILES
         self._shard_of = {spec.name: shard for shard in self.layout for spec in shard.specs}
@@ -149,8 +122,9 @@ class StagedWriter:
         self._finished: dict[str, dict[str, Any]] = {}
         with disk_errors(staging, self.remaining):
             self.files.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(staging)
+            self._lock = lock(staging)
             self._resume(verify)
+        require_room(staging, self.remaining)
 
     # --- where we stand --------------------------------------------------------------------------------------------
 
@@ -260,7 +234,7 @@ class StagedWriter:
         digest = _sha256(partial)
         os.close(self._open.pop(shard.name))
         os.replace(partial, self.files / shard.name)
-        _sync(self.files)
+        sync(self.files)
         self._finished[shard.name] = {
             "size": shard.size,
             "sha256": digest,
@@ -322,21 +296,6 @@ def clear(staging: Path) -> None:
         (staging / name).unlink(missing_ok=True)
     if staging.is_dir() and not any(staging.iterdir()):
         staging.rmdir()
-
-
-def _lock(folder: Path) -> int:
-    """Hold the folder until the descriptor is closed or the process ends, however it ends."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise CheckpointError(
-            f"Another process is writing in {folder}.", hint="Wait for it to end, or stop it first."
-        ) from None
-    except OSError:
-        pass  # a file system without locks: two writers there are the caller's to avoid
-    return descriptor
 
 
 def _write_all(descriptor: int, view: memoryview, position: int) -> int:

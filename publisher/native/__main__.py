@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from publisher import __version__, jsonio
-from publisher.checkpoint.sidefiles import restore
+from publisher.checkpoint.sidefiles import inspect, restore
 from publisher.checkpoint.writer import StagedWriter, already_done, clear, disk_errors
 from publisher.errors import EngineError, InterruptedRun, PublisherError
 from publisher.native.events import emit
@@ -67,6 +67,9 @@ def main(arguments: list[str]) -> int:
     except PublisherError as error:
         emit(STAGE, "error", message=error.message, hint=error.hint)
         return error.exit_code
+    except BrokenPipeError:  # whoever started this is gone; what is finished is kept
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return InterruptedRun.exit_code
     except Exception as error:  # noqa: BLE001 - the edge of a process: what nobody foresaw becomes its last event
         traceback.print_exc()
         message = f"The quantizer failed: {type(error).__name__}: {str(error)[:500]}"
@@ -92,6 +95,7 @@ def run(job: Job, stop: StopSignal) -> None:
 
     device = _device(torch, job.device)
     source = SourceTensors(job.source)
+    inspect(job.source)
     units = quantize.plan_units(source.refs, job)
     layout = quantize.plan_layout(units, job)
     with StagedWriter(job.staging, job.output, layout, plan_digest=job.plan_digest) as writer:

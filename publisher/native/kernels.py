@@ -19,7 +19,7 @@ from publisher.formats import FORMATS, e2m1, e4m3, nvfp4
 NVFP4_BLOCK, MXFP4_BLOCK = FORMATS["nvfp4"].block, FORMATS["mxfp4"].block
 
 _CPU_CHUNK = 256 * 1024  # elements; 1 MB of fp32 stays in the L2 cache
-_GPU_CHUNK = 64 * 1024 * 1024
+_GPU_CHUNK = 16 * 1024 * 1024
 _ONE_BITS = 127 << 23
 _EXPONENT = 0x7F800000
 # dtype of a weight: integer type of its width, mask of everything but the sign, bits of infinity

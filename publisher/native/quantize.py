@@ -4,8 +4,8 @@ A unit of work is a fused group (its members share one global scale) or one modu
 the order the source lies on the disk, and the next small one is read while this one is worked on. What was written is
 decided by the plan alone, so a run that was killed and started again gives the same bytes.
 
-Where this differs from modelopt 0.47 on purpose: an all-zero group counts as if its largest weight were 1, so its scales
-are finite and its codes zero (modelopt divides zero by zero there and writes NaN scales), and a warning names it.
+Where this differs from modelopt 0.47 on purpose: an all-zero group counts as if its largest weight were 1, so its
+scales are finite and its codes zero (modelopt divides zero by zero there and writes NaN), and a warning names it.
 Refused: NaN or infinite weights, a weight that is no matrix of whole blocks or no floating-point tensor.
 """
 

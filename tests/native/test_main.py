@@ -108,6 +108,25 @@ def test_a_truncated_shard_is_named_and_nothing_is_written(small: Path, run_prog
     assert sorted(path.name for path in small.parent.iterdir()) == ["job.json"]
 
 
+def test_side_files_that_cannot_be_carried_are_found_before_the_work(small: Path, run_program: Run) -> None:
+    (small.parents[1] / "source/config.json").write_text('{"limit": NaN}')
+    code, events, _ = run_program(small)
+    assert code == 2
+    assert "NaN" in events[-1]["payload"]["message"]
+    assert sorted(path.name for path in small.parent.iterdir()) == ["job.json"]
+
+
+def test_a_reader_that_goes_away_stops_the_program_quietly(small: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "publisher.native", str(small)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        stderr = process.stderr.read()
+    assert (process.returncode, stderr) == (6, b"")
+
+
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["/nowhere/job.json"]])
 def test_wrong_usage_exits_2(arguments: list[str]) -> None:
     done = subprocess.run(
@@ -147,13 +166,12 @@ def test_a_polite_stop_exits_6_and_goes_on(
     source: Write, job: Write, tmp_path: Path, run_program: Run, number: int
 ) -> None:
     shards = layers(40, 512, 512)
-    path = job(tmp_path / "run/job.json", source(tmp_path / "source", shards), modules(shards), shard_size=400_000)
+    path = job(tmp_path / "run/job.json", source(tmp_path / "source", shards), modules(shards), shard_size=3_000_000)
     with subprocess.Popen(
         [sys.executable, "-m", "publisher.native", str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        while '"progress"' not in process.stdout.readline():
-            pass
+        assert any('"progress"' in line for line in iter(process.stdout.readline, ""))
         process.send_signal(number)
         lines = process.stdout.read().splitlines()
     assert process.returncode == 6
