@@ -11,6 +11,7 @@ import re
 import unicodedata
 
 MAX_TEXT = 2000
+UNPRINTABLE = "(unprintable)"  # for a text of nothing but spaces and invisible characters
 MAX_BLOCK = 20_000
 # An underscore between letters or digits opens nothing (CommonMark 6.2), and module names are full of them.
 _MARKUP = re.compile(r"([`*\[\]{}~|$@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
@@ -50,7 +51,7 @@ def fence(value: str, language: str = "") -> str:
 
 def _line(value: str) -> str:
     line = " ".join(_visible(re.sub(r"\s", " ", value)).split())
-    return line if len(line) <= MAX_TEXT else line[:MAX_TEXT] + "…"
+    return (line if len(line) <= MAX_TEXT else line[:MAX_TEXT] + "…") or UNPRINTABLE
 
 
 def _visible(value: str) -> str:

@@ -20,7 +20,7 @@ def read_person(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     document = jsonio.loads_toml(jsonio.read_bytes(path, MAX_FILE), str(path))
-    jsonio.require(document, "card", str(path), hint="Mend card.toml; docs/recipe.md lists its keys.")
+    jsonio.require(document, "card", str(path), hint="Mend it and run the same command again.")
     return document
 
 

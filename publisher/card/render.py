@@ -31,7 +31,7 @@ _WEB = re.compile(r"https?://[A-Za-z0-9.-]+(?::\d+)?(?:/[A-Za-z0-9._~/%#?=&+-]*)
 _MAIL = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 _BLOCK = re.compile(r"^(`{3,})[^\n]*\n.*?^\1[ \t]*$", re.DOTALL | re.MULTILINE)
-_LEFT = re.compile(r"\{\{|\}\}|\{%|%\}|\{#|\[More Information Needed\]")
+_LEFT = re.compile(r"(?<!\\)\{[{%#]|[}%]\}|\[More Information Needed\]")
 _EMPTY = re.compile(r"^\|.*(?<!\\)\|[ \t]*\||^\|[ \t]*\|", re.MULTILINE)
 
 

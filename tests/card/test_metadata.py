@@ -1,0 +1,63 @@
+"""The metadata block: keys the Hub knows, licence names it accepts, nothing inherited that is not ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCardData
+
+from publisher.card.context import card_context
+from publisher.checkpoint.open import open_checkpoint
+from publisher.checkpoint.source import resolve
+from publisher.plan.model import TargetSpec
+
+# https://huggingface.co/docs/hub/models-gated
+FIELD_TYPES = {"text", "checkbox", "date_picker", "country"}
+
+
+def metadata(folder: Path, inputs: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return dict(card_context(checkpoint=open_checkpoint(folder), **{**inputs, **changes}).metadata)
+
+
+@pytest.mark.parametrize(
+    ("front", "expected"),
+    [
+        ("license: mit", {"license": "mit"}),
+        ("license: modified-mit", {"license": "other", "license_name": "modified-mit", "license_link": "LICENSE"}),
+        (
+            "license: other\nlicense_name: kimi\nlicense_link: LICENSE",
+            {"license": "other", "license_name": "kimi", "license_link": "LICENSE"},
+        ),
+    ],
+)
+def test_the_licence_is_upstreams(
+    front: str, expected: dict[str, str], nvfp4: Path, inputs: dict[str, Any], source: Path
+) -> None:
+    (source / "README.md").write_text(f"---\n{front}\n---\n")
+    found = metadata(nvfp4, inputs, source=resolve(str(source)))
+    assert {key: found.get(key) for key in ("license", "license_name", "license_link")} == {
+        "license": None,
+        "license_name": None,
+        "license_link": None,
+        **expected,
+    }
+
+
+def test_what_the_client_makes_of_it_is_what_we_wrote(mxfp4: Path, inputs: dict[str, Any]) -> None:
+    found = metadata(mxfp4, inputs)
+    assert ModelCardData(**found).to_dict() == found
+    assert found["tags"] == ["mxfp4", "fp4", "quantized", "quark", "vllm"]
+
+
+def test_the_form_holds_the_persons_fields(nvfp4: Path, inputs: dict[str, Any]) -> None:
+    purpose = {"type": "select", "options": ["Research", {"label": "Other", "value": "other"}]}
+    gate = {"button": "Ask", "description": "Why.", "prompt": "Accept.", "fields": {"Purpose": purpose, "You": "text"}}
+    found = metadata(nvfp4, inputs, person={"base_model": "a/b", "gate": gate}, target=TargetSpec(repo="a/c"))
+    assert found["extra_gated_button_content"] == "Ask"
+    assert found["extra_gated_description"] == "Why."
+    assert found["extra_gated_prompt"] == "Accept."
+    assert found["extra_gated_fields"] == {"Purpose": purpose, "You": "text"}
+    assert "extra_gated_heading" not in found
+    assert {kind for kind in found["extra_gated_fields"].values() if isinstance(kind, str)} <= FIELD_TYPES
