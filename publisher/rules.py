@@ -424,7 +424,7 @@ def rules_markdown() -> str:
     lines = [
         "# The rules",
         "",
-        "Generated from the rules by `python -m publisher.rules`; edit the docstrings, not this page.",
+        "Generated from the rules' docstrings by `make docs`; edit those, not this page.",
         "An error blocks publication unless it is waived with a reason; a warning wants a look.",
     ]
     family = ""
@@ -441,11 +441,3 @@ def rules_markdown() -> str:
 
 def _why(row: Mapping[str, Any]) -> str:
     return f"{row['why']}" + (f" Breaks: {', '.join(row['engines'])}." if row["engines"] else "")
-
-
-if __name__ == "__main__":
-    # Run as a script this file is another module than the one the rules register with.
-    from publisher import rules
-
-    folder = Path(rules.__file__).resolve().parent.parent / "validators"
-    (folder / "README.md").write_text(rules.rules_markdown(), encoding="utf-8")
