@@ -99,7 +99,7 @@ def read(files: Files, *, repo: str | None = None, commit: str | None = None) ->
     main = _main(contents)
     recognised = recognise(contents[main]) if main else None
     declared = _declared(upstream.get("license"))
-    metadata = _metadata(upstream, declared, recognised, _link(upstream, main, repo, commit))
+    metadata = _metadata(upstream, declared, recognised, main, _link(upstream, main, repo, commit))
     return Licence(
         files=found,
         declared=", ".join(declared) or None,
@@ -188,13 +188,17 @@ def _declared(value: Any) -> tuple[str, ...]:
 
 
 def _metadata(
-    upstream: Mapping[str, Any], declared: tuple[str, ...], recognised: str | None, link: str | None
+    upstream: Mapping[str, Any],
+    declared: tuple[str, ...],
+    recognised: str | None,
+    main: str | None,
+    link: str | None,
 ) -> dict[str, Any]:
     if declared and "other" not in declared and all(map(hub_knows, declared)):
         return {"license": declared[0] if len(declared) == 1 else list(declared)}
     if not declared and recognised is not None and hub_knows(recognised):
         return {"license": recognised}
-    if not declared and recognised is None and link is None:
+    if not declared and main is None:
         return {"license": "unknown"}
     named = upstream.get("license_name") if declared else None
     name = _slug(named if isinstance(named, str) else "") or _slug(
@@ -217,8 +221,8 @@ def _link(upstream: Mapping[str, Any], main: str | None, repo: str | None, commi
     declared = upstream.get("license_link")
     if isinstance(declared, str) and _WEB.match(declared):
         return declared
-    if main and repo:
-        return f"https://huggingface.co/{repo}/blob/{commit or 'main'}/{main}"
+    if repo:
+        return f"https://huggingface.co/{repo}" + (f"/blob/{commit or 'main'}/{main}" if main else "")
     return main
 
 

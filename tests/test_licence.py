@@ -182,3 +182,12 @@ def test_the_table_of_the_hub_names_its_source_and_holds_no_twin() -> None:
     assert table["date"]
     assert len(set(table["identifiers"])) == len(table["identifiers"])
     assert not licence.hub_knows("modified-mit")
+
+
+def test_terms_nobody_ships_are_linked_where_they_are(tmp_path: Path) -> None:
+    found = licence.read(folder(tmp_path / "s", {}, "license: other\nlicense_name: x-1.0"), repo="org/name")
+    assert found.metadata == {
+        "license": "other",
+        "license_name": "x-1.0",
+        "license_link": "https://huggingface.co/org/name",
+    }

@@ -136,7 +136,8 @@ def card_context(
     """
     person, made = person or {}, quantize or {}
     upstream = read_upstream(source, original, person)
-    terms = licence.read(source.files, repo=source.repo, commit=source.commit)
+    commit = source.commit if source.repo == upstream.repo.text else None
+    terms = licence.read(source.files, repo=upstream.repo.text, commit=commit)
     repo = _repo(target)
     title = (repo or upstream.repo.text).rpartition("/")[2]
     if repo is None:

@@ -220,6 +220,9 @@ def _protocol(evaluation: Mapping[str, Any]) -> Iterator[Row]:
     windows, length = evaluation.get("windows"), evaluation.get("length")
     if type(windows) is int and type(length) is int:
         yield Row("Windows", Value(f"{count(windows)} of {count(length)} tokens", EVALUATION))
+    device, dtype = evaluation.get("device"), evaluation.get("dtype")
+    if isinstance(device, str) and isinstance(dtype, str) and device and dtype:
+        yield Row("Computed", Value(f"in {dtype} on {device}", EVALUATION))
     text = _mapping(evaluation.get("text"))
     name, digest = text.get("name"), text.get("sha256")
     if isinstance(name, str) and name:

@@ -7,6 +7,7 @@ misspelt field an error, and what comes out is checked before it is returned. Th
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,6 +100,7 @@ def templates() -> Path:
 # --- details -------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def _environment() -> SandboxedEnvironment:
     environment = SandboxedEnvironment(
         loader=FileSystemLoader(templates()),

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCardData
 
+from publisher import jsonio, licence, rules
 from publisher.card.context import card_context
+from publisher.card.render import render
 from publisher.checkpoint.open import open_checkpoint
 from publisher.checkpoint.source import resolve
 from publisher.plan.model import TargetSpec
+from publisher.subjects import Evidence
 
 # https://huggingface.co/docs/hub/models-gated
 FIELD_TYPES = {"text", "checkbox", "date_picker", "country"}
@@ -61,3 +64,25 @@ def test_the_form_holds_the_persons_fields(nvfp4: Path, inputs: dict[str, Any]) 
     assert found["extra_gated_fields"] == {"Purpose": purpose, "You": "text"}
     assert "extra_gated_heading" not in found
     assert {kind for kind in found["extra_gated_fields"].values() if isinstance(kind, str)} <= FIELD_TYPES
+
+
+@pytest.mark.parametrize(
+    "front", ["license: apache-2.0", "license: other\nlicense_name: kimi", "license: modified-mit", "a: b"]
+)
+def test_the_publication_rules_have_nothing_to_say(
+    front: str, nvfp4: Path, inputs: dict[str, Any], source: Path
+) -> None:
+    (source / "README.md").write_text(f"---\n{front}\n---\n")
+    origin = resolve(str(source))
+    licence.copy(origin.files, nvfp4)
+    context = card_context(checkpoint=open_checkpoint(nvfp4), **{**inputs, "source": origin})
+    jsonio.write_atomic(nvfp4 / "README.md", render(context))
+    evidence = Evidence(
+        checkpoint=open_checkpoint(nvfp4),
+        source=open_checkpoint(origin.files),
+        base_model="tiny-org/Tiny-1B",
+        gate="manual",
+    )
+    report = rules.run(evidence, level="headers", select=("LC",))
+    assert report.findings == ()
+    assert {"LC01", "LC02", "LC03", "LC06"} <= set(report.rules_run)
