@@ -212,13 +212,9 @@ def _summary(checkpoint: Checkpoint, commands: tuple[serving.Command, ...]) -> d
 
 def _affiliation(upstream: Upstream, person: Mapping[str, Any]) -> str:
     who = part(person, "publisher")
-    if who.get("affiliation"):
-        return str(who["affiliation"])
-    owner = upstream.repo.text.partition("/")[0]
-    name = who.get("name")
-    if not name:
-        return f"A third party's quantization; {owner} neither made nor endorses it, nor do the makers of the tools."
-    return f"Quantized and published by {name}; {owner} neither made nor endorses it, nor do the makers of the tools."
+    name, owner = who.get("name"), upstream.repo.text.partition("/")[0]
+    made = f"Quantized and published by {name}." if name else "A third party's quantization."
+    return f"{made} {who.get('affiliation') or f'Neither {owner} nor the makers of the tools made or endorse it.'}"
 
 
 def _answers(
