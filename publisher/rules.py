@@ -156,7 +156,13 @@ def _parts(text: str, code: str) -> tuple[str, dict[str, str]]:
             parts[name] = f"{parts[name]} {line.strip()}".strip()
     if not summary or not {"Why", "Fix"} <= parts.keys():
         raise TypeError(f"{code}: the docstring needs a summary, Why: and Fix:")
-    return " ".join(summary.split()), parts
+    return " ".join(summary.split()), {name: _sentence(part) for name, part in parts.items()}
+
+
+def _sentence(text: str) -> str:
+    """A capital at the start, unless the first word has a spelling of its own (vLLM, org/name)."""
+    first = text.partition(" ")[0]
+    return text[:1].upper() + text[1:] if first.isalpha() and first.islower() else text
 
 
 @functools.cache
@@ -287,12 +293,20 @@ class _Outcome:
             code=self.rule.code,
             slug=self.rule.slug,
             severity=severity,
-            message=found.message,
-            file=found.file,
-            tensor=found.tensor,
+            message=_clean(found.message, 2000),
+            file=found.file and _clean(found.file, 1024),
+            tensor=found.tensor and _clean(found.tensor, 1024),
             index=found.index,
             engines=engines,
         )
+
+
+def _clean(text: str, limit: int) -> str:
+    """A stranger's text for a terminal and for UTF-8: control characters and lone surrogates are spelled out."""
+    short = text if len(text) <= limit else f"{text[: limit - 3]}..."
+    if short.isprintable():
+        return short
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
 
 
 def run(

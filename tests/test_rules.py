@@ -200,6 +200,16 @@ def test_a_senseless_declaration_is_a_finding(block: Any, tmp_path: Path) -> Non
     assert not any("could not finish" in finding.message for finding in report.findings)
 
 
+def test_a_strangers_names_cannot_drive_the_terminal(tmp_path: Path) -> None:
+    tiny = nvfp4(llama())
+    tiny.tensors["evil\x1b[2J\ud800\n._amax"] = f32(1.0)
+    report = run(evidence(tmp_path, tiny), select=["NM13"])
+    told = json.dumps(report.to_json(), ensure_ascii=False)
+    assert "\x1b" not in told
+    told.encode("utf-8")
+    assert report.findings[0].tensor == "evil\\x1b[2J\\ud800\\n._amax"
+
+
 # --- the list ------------------------------------------------------------------------------------------------------
 
 
