@@ -196,3 +196,34 @@ def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         write_all(writer)
         writer.finish({})
     assert np.array_equal(load_file(tmp_path / "out" / LAYOUT[2].name)["layer.5.weight"], TENSORS["layer.5.weight"])
+
+
+@pytest.mark.parametrize("moment", ["rename", "clear"])
+def test_an_end_that_was_cut_is_completed_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    def cut(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with open_writer(tmp_path) as writer, monkeypatch.context() as patch:
+        write_all(writer)
+        patch.setattr(module.os if moment == "rename" else module, moment, cut)
+        with pytest.raises(KeyboardInterrupt):
+            writer.finish({})
+    assert already_done(tmp_path / "out", "plan") is (moment == "clear")
+    if moment == "rename":
+        with open_writer(tmp_path) as writer:
+            assert len(writer.finished) == len(LAYOUT)
+            writer.finish({})
+    else:
+        module.clear(tmp_path / "staging")
+    assert already_done(tmp_path / "out", "plan")
+    assert not (tmp_path / "staging").exists()
+
+
+def test_a_staging_folder_keeps_what_is_not_ours(tmp_path: Path) -> None:
+    with open_writer(tmp_path) as writer:
+        write_all(writer)
+        (tmp_path / "staging/export").mkdir()
+        writer.finish({})
+    assert [path.name for path in (tmp_path / "staging").iterdir()] == ["export"]
