@@ -26,10 +26,11 @@ from publisher import __version__, jsonio
 from publisher.checkpoint.sidefiles import restore
 from publisher.checkpoint.writer import StagedWriter, already_done, clear, disk_errors
 from publisher.errors import CheckpointError, EngineError, InterruptedRun, PublisherError
+from publisher.formats.spec import FORMATS
 from publisher.native.events import Progress, emit
 
 ENGINE, STAGE = "modelopt", "quantize"
-BLOCK = 16
+BLOCK = FORMATS["nvfp4"].block
 INSTALL = (
     "Install it with `pip install 'fp4-publisher[modelopt]'`, or name its interpreter in PUBLISHER_MODELOPT_PYTHON."
 )
