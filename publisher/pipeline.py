@@ -106,9 +106,7 @@ def prepare(order: Order, *, journal: Journal | None = None) -> Prepared:
     tell = journal or Journal(None)
     tell.emit("plan", "start", message=f"reading the headers of {order.source_spec}")
     source = sources.resolve(order.source_spec)
-    original = open_checkpoint(
-        source.files, progress=lambda done, total: tell.emit("plan", "progress", done=done, total=total, unit="shards")
-    )
+    original = open_checkpoint(source.files, progress=_Progress(tell, "plan", "shards"))
     plan = make_plan(order.recipe, original, commit=source.commit) if order.recipe else None
     return Prepared(order=order, source=source, original=original, plan=plan)
 
@@ -142,9 +140,9 @@ class Run:
 
     def plan(self) -> None:
         """Write down what will happen; refuse what cannot work, the card's missing words included."""
-        plan, order = self.prepared.plan, self.prepared.order
-        if order.target is not None:
-            upstream.read_upstream(self.prepared.source, self.prepared.original, person.read_person(order.card_path))
+        plan = self.prepared.plan
+        if self.prepared.order.target is not None:
+            self._upstream()
         if plan is None:
             return
         self._write(self.directory.recipe, recipe_to_yaml(plan.recipe))
@@ -174,7 +172,7 @@ class Run:
         """Run the checkpoint rules; the card prints their outcome."""
         self.journal.emit("validate", "start", message="checking the checkpoint against the rules")
         report = self._rules(ignore=("LC",), level=self.prepared.order.level)
-        self._write(self.directory.report, jsonio.dump_json(report.to_json()))
+        self._write_report(self.directory.report, report)
         self.journal.emit("validate", "done", message=_outcome(report))
         self._require(report, self.directory.report)
         return report
@@ -206,8 +204,7 @@ class Run:
     def card(self) -> None:
         """Copy the licence byte for byte and render the card from what the files say."""
         checkpoint = self.directory.checkpoint
-        found = licence.copy(self.prepared.source.files, checkpoint)
-        self.journal.emit("card", "log", message=f"{len(found.files)} licence file(s) copied byte for byte")
+        self._copy_licence(checkpoint)
         text = render.render(self.card_context())
         self._write(checkpoint / "README.md", text)
         self.journal.emit("card", "done", message=str(checkpoint / "README.md"))
@@ -217,18 +214,13 @@ class Run:
         checkpoint = self.directory.checkpoint
         (checkpoint / manifests.NAME).unlink(missing_ok=True)
         self.journal.emit("manifest", "start", message="taking the digest of every file")
-        started = time.monotonic()
-
-        def progress(done: int, total: int) -> None:
-            rate = done / max(time.monotonic() - started, 1e-9)
-            left = (total - done) / rate if rate else None
-            self.journal.emit("manifest", "progress", done=done, total=total, unit="bytes", rate=rate, eta=left)
+        progress = _Progress(self.journal, "manifest", "bytes")
 
         built = manifests.build(checkpoint, self._provenance(), known=self._known_digests(), progress=progress)
         self._remember_digests(built)
         self._write(checkpoint / manifests.NAME, built.encoded().decode())
         report = self._rules(select=("LC",), level="headers")
-        self._write(self.directory.publication, jsonio.dump_json(report.to_json()))
+        self._write_report(self.directory.publication, report)
         self.journal.emit("manifest", "done", message=f"root digest {built.root_digest[:16]}…; {_outcome(report)}")
         self._require(report, self.directory.publication)
 
@@ -251,17 +243,11 @@ class Run:
     def folder(self) -> Path:
         """The source as a folder; downloaded when it is first needed."""
         if self._folder is None:
-            source, started = self.prepared.source, time.monotonic()
+            source = self.prepared.source
             if source.folder is None:
                 self.journal.emit("quantize", "log", message=f"downloading {source.label}")
 
-            def progress(done: int, total: int) -> None:
-                rate = done / max(time.monotonic() - started, 1e-9)
-                self.journal.emit(
-                    "quantize", "progress", done=done, total=total, unit="bytes", rate=rate, what="download"
-                )
-
-            self._folder = sources.fetch(source, progress=progress)
+            self._folder = sources.fetch(source, progress=_Progress(self.journal, "quantize", "bytes"))
         return self._folder
 
     def target(self) -> Target:
@@ -307,18 +293,31 @@ class Run:
             target=order.target,
         )
 
+    def _upstream(self) -> upstream.Upstream:
+        """What the source's own card and the person say about the base model."""
+        said = person.read_person(self.prepared.order.card_path)
+        return upstream.read_upstream(self.prepared.source, self.prepared.original, said)
+
+    def _copy_licence(self, checkpoint: Path) -> None:
+        """Put the source's terms beside the weights; a checkpoint that came with other terms keeps them for LC01."""
+        files = self.prepared.source.files
+        changed = [difference for difference in licence.compare(files, checkpoint) if difference.kind == "changed"]
+        if changed and self.prepared.plan is None:
+            names = ", ".join(difference.path for difference in changed)
+            self.journal.emit("card", "warning", message=f"{names} is not the upstream file")
+            return
+        found = licence.copy(files, checkpoint)
+        self.journal.emit("card", "log", message=f"{len(found.files)} licence file(s) copied byte for byte")
+
     def _rules(self, *, select: tuple[str, ...] = (), ignore: tuple[str, ...] = (), level: str) -> Report:
         order = self.prepared.order
         evidence = Evidence(
             checkpoint=open_checkpoint(self.directory.checkpoint),
             source=self.prepared.original,
-            base_model=self.prepared.source.repo,
+            base_model=self._upstream().repo.text if order.target else self.prepared.source.repo,
             gate=order.target.gate if order.target else None,
         )
-
-        def progress(done: int, total: int) -> None:
-            self.journal.emit("validate", "progress", done=done, total=total, unit="bytes")
-
+        progress = _Progress(self.journal, "validate", "bytes")
         return rules.run(evidence, level=level, select=select, ignore=ignore, waivers=order.waivers, progress=progress)
 
     def _require(self, report: Report, path: Path) -> None:
@@ -404,8 +403,31 @@ class Run:
             rows[entry.path] = [status.st_size, status.st_mtime_ns, entry.sha256]
         jsonio.write_atomic(self.directory.path / "digests.json", jsonio.dump_json(rows))
 
+    def _write_report(self, path: Path, report: Report) -> None:
+        """Keep the report of an earlier run that found the same: the manifest names its digest."""
+        new, old = report.to_json(), _document(path)
+        if old is None or _timeless(old) != _timeless(new):
+            self._write(path, jsonio.dump_json(new))
+
     def _write(self, path: Path, text: str) -> None:
         jsonio.write_atomic(path, text)
+
+
+class _Progress:
+    """Tells the journal how far a stage is: what, of how much, how fast, how long still; twice a second at most."""
+
+    def __init__(self, journal: Journal, stage: str, unit: str) -> None:
+        self.journal, self.stage, self.unit = journal, stage, unit
+        self.started = self.told = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self.told < 0.5:
+            return
+        self.told = now
+        rate = done / max(now - self.started, 1e-9)
+        left = (total - done) / rate if rate else None
+        self.journal.emit(self.stage, "progress", done=done, total=total, unit=self.unit, rate=rate, eta=left)
 
 
 def run(
@@ -519,6 +541,10 @@ def _outcome(report: Report) -> str:
 def _document(path: Path) -> dict[str, Any] | None:
     value = jsonio.load_json(path) if path.exists() else None
     return value if isinstance(value, dict) else None
+
+
+def _timeless(report: Mapping[str, Any]) -> Any:
+    return {**report, "summary": {**report["summary"], "seconds": 0}}
 
 
 def _engine_library(recipe: Recipe) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -317,6 +318,13 @@ class HuggingFaceTarget:
             text = text.replace(self._token, "***")
         words = (word.split("?")[0] if "://" in word else word for word in mask(text).split())
         return " ".join(words).rstrip(".")[:300]
+
+
+def token_state() -> str | None:
+    """Where the login comes from, for `publisher doctor`; None without one. The token itself is not shown."""
+    if get_token() is None:
+        return None
+    return "HF_TOKEN is set" if os.environ.get("HF_TOKEN") else "logged in"
 
 
 class _Absent(AccessError):

@@ -1,0 +1,36 @@
+"""`publisher plan`: what will happen, and what cannot work, before any work starts."""
+
+from __future__ import annotations
+
+from tests.cli.conftest import Workspace
+
+
+def test_says_class_by_class_what_will_happen(workspace: Workspace) -> None:
+    done = workspace.publisher("plan", workspace.recipe())
+    assert "model.layers.*.mlp.up_proj" in done.out
+    assert "*.mlp.*_proj" in done.out
+    plan = workspace.publisher("plan", workspace.recipe(), "--format", "json").json
+    actions = {d["module"]: d["action"] for d in plan["decisions"]}
+    assert actions["model.layers.0.mlp.up_proj"] == "quantize"
+    assert actions["model.layers.0.self_attn.q_proj"] == "keep"
+    assert plan["bytes_before"] > plan["bytes_after"] > 0
+    assert not workspace.run.exists(), "a plan writes nothing"
+
+
+def test_an_unknown_key_names_the_known_ones(workspace: Workspace) -> None:
+    done = workspace.publisher("plan", workspace.recipe(extra="formt: nvfp4\n"), code=2)
+    assert "unknown key 'formt'" in done.err
+    assert "quantize" in done.err
+
+
+def test_what_cannot_work_is_refused_with_every_problem(workspace: Workspace) -> None:
+    recipe = workspace.recipe().replace(".yaml", "-2.yaml")
+    text = (workspace.folder / "mxfp4.yaml").read_text().replace('"*.mlp.*_proj"', '"*.mlp.*_prj", "*.q_proj"')
+    (workspace.folder / recipe).write_text(text)
+    done = workspace.publisher("plan", recipe, code=2)
+    assert "*.mlp.*_prj" in done.err, "a pattern that matches nothing"
+    assert "q_proj" in done.err, "a fused layer of which only a part would be quantized"
+
+
+def test_a_missing_recipe_is_a_sentence(workspace: Workspace) -> None:
+    assert "none.yaml does not exist" in workspace.publisher("plan", "none.yaml", code=2).err

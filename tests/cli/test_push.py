@@ -1,0 +1,248 @@
+"""`publisher push`: the whole job on a tiny model, its gates, its faults, and going on after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from tests.builders.tiny import llama, nvfp4
+from tests.cli.conftest import ROOT, Workspace
+from tests.hub.loopback import LoopbackHub
+
+
+def test_everything_from_a_source_to_a_proven_repository(pushed: Workspace) -> None:
+    record = json.loads((pushed.run / "push.json").read_text())
+    assert record["verified"] is True
+    assert (record["gate"], record["visibility"]) == ("manual", "public")
+    assert (pushed.tree / "LICENSE").read_bytes() == (pushed.source / "LICENSE").read_bytes()
+    assert "base_model: tiny/tiny" in (pushed.tree / "README.md").read_text()
+    settings = json.loads((pushed.tree.parent / "settings.json").read_text())
+    assert "manual" in settings.values()
+    with safe_open(next(pushed.tree.glob("*.safetensors")), "np") as file:
+        assert file.get_slice("model.layers.0.mlp.up_proj.weight").get_dtype() == "U8"
+        assert file.get_slice("model.layers.0.self_attn.q_proj.weight").get_dtype() == "BF16"
+
+
+def test_the_result_validates_and_verifies(pushed: Workspace) -> None:
+    report = pushed.publisher("validate", str(pushed.tree), "--source", "source", "--format", "json").json
+    assert report["publishable"] is True
+    assert report["findings"] == []
+    found = pushed.publisher("verify", "folder:out/demo/tiny-fp4", "--format", "json").json
+    assert found["verified"] is True
+
+
+def test_a_second_push_sends_nothing_and_redoes_nothing(pushed: Workspace) -> None:
+    before = {path: path.stat().st_mtime_ns for path in pushed.checkpoint.glob("*.safetensors")}
+    record = pushed.push("mxfp4.yaml").json
+    assert record["sent"] == []
+    assert record["verified"] is True
+    assert before == {path: path.stat().st_mtime_ns for path in pushed.checkpoint.glob("*.safetensors")}
+
+
+def test_an_open_gate_is_what_the_user_asked_for(workspace: Workspace) -> None:
+    record = workspace.push(workspace.recipe(), "--gate", "off", "--private").json
+    assert (record["gate"], record["visibility"]) == ("off", "private")
+
+
+def test_a_dry_run_publishes_nothing_and_says_what_it_would(workspace: Workspace) -> None:
+    intended = workspace.push(workspace.recipe(), "--dry-run").json
+    assert intended["current"] is None
+    sent = [path for group in intended["groups"].values() for path in group]
+    assert {"LICENSE", "README.md", "publish.json", "config.json"} <= set(sent)
+    assert not workspace.tree.exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "says"),
+    [
+        (lambda w: (w.source / "model-00002-of-00002.safetensors").unlink(), 2, "model-00002-of-00002.safetensors"),
+        (lambda w: _cut(w.source / "model-00002-of-00002.safetensors"), 2, "model-00002-of-00002.safetensors"),
+        (lambda w: (w.source / "config.json").write_text("{"), 2, "config.json"),
+        (lambda w: shutil.rmtree(w.source), 2, "source does not exist"),
+        (lambda w: (w.folder / "card.toml").unlink(), 2, "card.toml"),
+        (lambda w: (w.folder / "card.toml").write_text("basemodel = 1\n"), 2, "basemodel"),
+    ],
+)
+def test_a_bad_source_is_one_sentence_and_leaves_nothing(workspace: Workspace, damage, code: int, says: str) -> None:
+    recipe = workspace.recipe()
+    damage(workspace)
+    done = workspace.push(recipe, code=code)
+    assert says in done.err
+    assert not workspace.checkpoint.exists()
+    assert not workspace.tree.exists()
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def test_a_damaged_result_is_not_published_until_it_is_waived(workspace: Workspace) -> None:
+    recipe = workspace.recipe()
+    workspace.publisher("quantize", recipe, "--run-dir", "run")
+    (workspace.checkpoint / "config.json").write_text(
+        (workspace.checkpoint / "config.json").read_text().replace('"vocab_size": 32', '"vocab_size": 33')
+    )
+    done = workspace.push(recipe, code=1)
+    assert "CF25" in done.err
+    assert not workspace.tree.exists()
+    report = json.loads((workspace.run / "report.json").read_text())
+    assert report["publishable"] is False
+    done = workspace.push(recipe, "--ignore", "CF25=the vocabulary was padded for the test")
+    manifest = json.loads((workspace.tree / "publish.json").read_text())
+    assert "the vocabulary was padded for the test" in json.dumps(manifest)
+
+
+def test_a_waiver_without_a_reason_is_refused(workspace: Workspace) -> None:
+    assert "gives no reason" in workspace.push(workspace.recipe(), "--ignore", "CN06", code=2).err
+
+
+def test_an_edited_licence_is_not_published(workspace: Workspace) -> None:
+    llama().write(workspace.folder / "source")
+    nvfp4(llama(), activations=False).write(workspace.folder / "made")
+    (workspace.folder / "made/LICENSE").write_text("mine now")
+    done = workspace.publisher(
+        "push", "--checkpoint", "made", "--source", "source", "--card", "card.toml", "--repo", "demo/made",
+        "--to", "folder:out", "--run-dir", "run", code=1,
+    )  # fmt: skip
+    assert "LICENSE" in done.err
+    assert not (workspace.folder / "out/demo/made/tree").exists()
+
+
+def test_a_checkpoint_made_elsewhere_goes_through_the_same_gates(workspace: Workspace) -> None:
+    made = nvfp4(llama(), activations=False).write(workspace.folder / "made")
+    (made / "LICENSE").unlink()
+    before = {path.name: path.read_bytes() for path in made.iterdir() if path.is_file()}
+    record = workspace.publisher(
+        "push", "--checkpoint", "made", "--source", "source", "--card", "card.toml", "--repo", "demo/made",
+        "--to", "folder:out", "--run-dir", "run", "--format", "json",
+    ).json  # fmt: skip
+    assert record["verified"] is True
+    tree = workspace.folder / "out/demo/made/tree"
+    assert (tree / "LICENSE").read_bytes() == (workspace.source / "LICENSE").read_bytes()
+    assert before == {path.name: path.read_bytes() for path in made.iterdir() if path.is_file()}, "the original is left"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["push"],
+        ["push", "r.yaml", "--checkpoint", "x", "--source", "y"],
+        ["push", "--checkpoint", "x"],
+        ["push", "mxfp4.yaml", "--to", "ftp:there"],
+        ["push", "mxfp4.yaml", "--gate", "sometimes"],
+        ["push", "mxfp4.yaml", "--repo", "no slash", "--to", "folder:out"],
+    ],
+)
+def test_usage_errors(workspace: Workspace, arguments: list[str]) -> None:
+    workspace.recipe()
+    workspace.publisher(*arguments, code=2)
+    assert not workspace.checkpoint.exists(), "refused before hours of work"
+
+
+def test_a_missing_token_is_an_access_error(workspace: Workspace) -> None:
+    with LoopbackHub() as hub:
+        done = workspace.publisher(
+            "push", workspace.recipe(), "--to", "hf", "--run-dir", "run", "--yes", code=3, HF_ENDPOINT=hub.endpoint
+        )
+    assert "token" in done.err
+    assert "hf auth login" in done.err
+
+
+def test_push_to_the_hub_with_the_real_client_and_no_token_anywhere(workspace: Workspace) -> None:
+    with LoopbackHub() as hub:
+        done = workspace.publisher(
+            "push", workspace.recipe(), "--repo", f"{hub.user}/tiny-fp4", "--run-dir", "run", "--format", "json",
+            HF_ENDPOINT=hub.endpoint, HF_TOKEN=hub.token,
+        )  # fmt: skip
+        record = done.json
+        assert record["verified"] is True
+        repo = hub.repos[f"{hub.user}/tiny-fp4"]
+        assert (repo.private, repo.gated) == (False, "manual")
+        assert not hub.was_open(f"{hub.user}/tiny-fp4")
+        found = workspace.publisher(
+            "verify", f"hf://{hub.user}/tiny-fp4", "--format", "json", HF_ENDPOINT=hub.endpoint, HF_TOKEN=hub.token
+        ).json
+        assert found["verified"] is True
+        report = workspace.publisher(
+            "validate", f"hf://{hub.user}/tiny-fp4", "--format", "json", HF_ENDPOINT=hub.endpoint, HF_TOKEN=hub.token
+        ).json
+        assert report["publishable"] is True
+    texts = [path.read_text(errors="replace") for path in workspace.run.rglob("*") if path.is_file()]
+    assert not any(hub.token in text for text in [*texts, done.out, done.err])
+
+
+def test_stopping_is_resumable_and_ends_with_six(workspace: Workspace) -> None:
+    recipe = workspace.recipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "publisher", "push", recipe, "--to", "folder:out", "--run-dir", "run"],
+        cwd=workspace.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _wait_for(workspace.run / "job.json")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 6, err
+    assert "Run the same command again" in err
+    state = json.loads((workspace.run / "state.json").read_text())
+    assert state["status"] == "interrupted"
+    assert workspace.push(recipe).json["verified"] is True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0.3, 0.9, 1.6, 2.4, 3.2, 4.0, 5.0])
+def test_a_kill_at_any_moment_loses_nothing(workspace: Workspace, pushed: Workspace, after: float) -> None:
+    recipe = workspace.recipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "publisher", "push", recipe, "--to", "folder:out", "--run-dir", "run"],
+        cwd=workspace.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    time.sleep(after)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert workspace.push(recipe).json["verified"] is True
+    weights = [path.read_bytes() for path in sorted(workspace.tree.glob("*.safetensors"))]
+    assert weights == [path.read_bytes() for path in sorted(pushed.tree.glob("*.safetensors"))]
+
+
+def _wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path.name} never appeared"
+        time.sleep(0.02)
+
+
+def test_a_full_disk_is_a_sentence_and_the_next_run_completes(workspace: Workspace) -> None:
+    """RLIMIT_FSIZE makes any longer file fail as a full disk or quota would: no file may grow past 20 kB."""
+    recipe = workspace.recipe()
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
+        "from publisher.cli import main; main(sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "push", recipe, "--to", "folder:out", "--run-dir", "run"],
+        cwd=workspace.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode in (2, 5), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "error: " in done.stderr
+    assert not workspace.checkpoint.exists()
+    assert not workspace.tree.exists()
+    assert workspace.push(recipe).json["verified"] is True
