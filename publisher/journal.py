@@ -74,6 +74,7 @@ class Journal:
 
     def __init__(self, path: Path | None, listener: Any = None) -> None:
         self.path = path
+        self.last_error: Any = None
         self._listener = listener
 
     def emit(self, stage: str, kind: str, /, **payload: Any) -> None:
@@ -82,6 +83,8 @@ class Journal:
 
     def record(self, event: Event) -> None:
         """Record an event that a program printed."""
+        if event.kind == "error":
+            self.last_error = event.payload.get("message")
         if self.path is not None:
             line = mask(json.dumps(event.to_json(), ensure_ascii=False, default=str)) + "\n"
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -171,7 +171,9 @@ class Run:
     def validate(self) -> Report:
         """Run the checkpoint rules; the card prints their outcome."""
         self.journal.emit("validate", "start", message="checking the checkpoint against the rules")
-        report = self._rules(ignore=("LC",), level=self.prepared.order.level)
+        report = self._rules(
+            ignore=("LC",), level=self.prepared.order.level, left_out="runs last, on the card and the licence"
+        )
         self._write_report(self.directory.report, report)
         self.journal.emit("validate", "done", message=_outcome(report))
         self._require(report, self.directory.report)
@@ -219,7 +221,7 @@ class Run:
         built = manifests.build(checkpoint, self._provenance(), known=self._known_digests(), progress=progress)
         self._remember_digests(built)
         self._write(checkpoint / manifests.NAME, built.encoded().decode())
-        report = self._rules(select=("LC",), level="headers")
+        report = self._rules(select=("LC",), level="headers", left_out="ran before the card was written")
         self._write_report(self.directory.publication, report)
         self.journal.emit("manifest", "done", message=f"root digest {built.root_digest[:16]}…; {_outcome(report)}")
         self._require(report, self.directory.publication)
@@ -309,7 +311,9 @@ class Run:
         found = licence.copy(files, checkpoint)
         self.journal.emit("card", "log", message=f"{len(found.files)} licence file(s) copied byte for byte")
 
-    def _rules(self, *, select: tuple[str, ...] = (), ignore: tuple[str, ...] = (), level: str) -> Report:
+    def _rules(
+        self, *, select: tuple[str, ...] = (), ignore: tuple[str, ...] = (), level: str, left_out: str
+    ) -> Report:
         order = self.prepared.order
         evidence = Evidence(
             checkpoint=open_checkpoint(self.directory.checkpoint),
@@ -318,7 +322,15 @@ class Run:
             gate=order.target.gate if order.target else None,
         )
         progress = _Progress(self.journal, "validate", "bytes")
-        return rules.run(evidence, level=level, select=select, ignore=ignore, waivers=order.waivers, progress=progress)
+        return rules.run(
+            evidence,
+            level=level,
+            select=select,
+            ignore=ignore,
+            waivers=order.waivers,
+            progress=progress,
+            left_out=left_out,
+        )
 
     def _require(self, report: Report, path: Path) -> None:
         if not report.publishable:
@@ -469,7 +481,8 @@ def run(
         _save(directory, state, status="interrupted", exit_code=6, message=f"stopped during {stage}")
         raise InterruptedRun(f"Stopped during {stage}.", hint="Run the same command again to go on.") from None
     except PublisherError as error:
-        journal.emit(stage, "error", message=error.message, hint=error.hint)
+        if journal.last_error != error.message:  # a program has told its own already
+            journal.emit(stage, "error", message=error.message, hint=error.hint)
         status = "findings" if isinstance(error, FindingsError) else "failed"
         _save(directory, state, status=status, exit_code=error.exit_code, message=error.message, hint=error.hint)
         raise

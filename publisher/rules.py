@@ -317,6 +317,7 @@ def run(
     ignore: Collection[str] = (),
     waivers: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    left_out: str = "left out by request",
 ) -> Report:
     """Run the rules over the evidence.
 
@@ -327,6 +328,7 @@ def run(
         ignore: the same for rules to leave out.
         waivers: code to reason; a waived finding stays in the report and does not block.
         progress: called with (bytes done, bytes in all) while scales are read.
+        left_out: the reason given for rules that `select` and `ignore` leave out.
 
     Raises:
         PublisherError: an unknown level, rule or waiver.
@@ -334,7 +336,7 @@ def run(
     if level not in LEVELS:
         raise PublisherError(f"There is no level {level[:40]!r}.", hint=f"Levels are {', '.join(LEVELS)}.")
     reasons, codes, began = _checked(waivers or {}), chosen(select, ignore), time.monotonic()
-    not_run: dict[str, str] = {code: "left out by request" for code in load_rules() if code not in codes}
+    not_run: dict[str, str] = {code: left_out for code in load_rules() if code not in codes}
     outcomes: dict[type, list[_Outcome]] = {}
     for code in sorted(codes):
         known = load_rules()[code]

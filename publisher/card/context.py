@@ -321,16 +321,16 @@ def _reproduce(plan: Plan | None, upstream: Upstream, repo: str | None) -> Repro
 
 
 def _recipe(plan: Plan, upstream: Upstream) -> str:
-    """The recipe as JSON (which is YAML); paths lose their folders, the source becomes its Hub id."""
+    """The recipe as it was run; paths lose their folders, a Hub source is named with its commit."""
     body = plan.recipe.to_json()
-    at = f"@{upstream.commit}" if upstream.commit else ""
-    body["source"] = f"hf://{upstream.repo.text}{at}"
+    body["source"] = f"hf://{upstream.repo.text}@{upstream.commit}" if upstream.commit else "./source"
     for key in ("calibration", "evaluation"):
         if isinstance(body.get(key), dict) and "data" in body[key]:
             body[key] = {**body[key], "data": "./" + str(body[key]["data"]).rpartition("/")[2]}
     if "card" in body:
         body["card"] = "./" + str(body["card"]).rpartition("/")[2]
-    return jsonio.dump_json(body)
+    remark = "" if upstream.commit else "# The source was a local folder; put it beside this file.\n"
+    return remark + jsonio.dump_yaml(body)
 
 
 def _citation(upstream: Upstream, person: Mapping[str, Any]) -> Iterator[str]:

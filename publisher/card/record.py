@@ -7,7 +7,7 @@ printed. Paths of the machine that made it are not printed either, only file nam
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -126,9 +126,18 @@ def validation(report: Mapping[str, Any] | None, record: Mapping[str, Any]) -> V
     return Validation(
         rows=tuple(rows),
         remarks=tuple(_remarks(findings)),
-        not_run=tuple((str(item.get("code")), str(item.get("reason"))) for item in (report or {}).get("not_run", ())),
+        not_run=tuple(_not_run((report or {}).get("not_run", ()))),
         waivers=tuple((str(code), str(reason)) for code, reason in sorted(waivers.items())),
     )
+
+
+def _not_run(entries: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Codes that share a reason, and the reason."""
+    grouped: dict[str, list[str]] = {}
+    for entry in entries:
+        grouped.setdefault(str(entry.get("reason")), []).append(str(entry.get("code")))
+    for reason, codes in grouped.items():
+        yield ", ".join(codes), reason
 
 
 def _outcome(report: Mapping[str, Any]) -> Iterator[Row]:

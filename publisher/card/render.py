@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import FileSystemLoader, StrictUndefined, Undefined
 from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup
@@ -26,8 +25,6 @@ from publisher.card.value import Value, count
 from publisher.errors import PublisherError
 
 OWN = ("nvfp4", "mxfp4")  # formats with a template of their own; base.md.j2 serves the rest
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./+-]*(?: [A-Za-z0-9_./+-]+)*")
-_NOT_PLAIN = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none", "nan", "inf"})
 _WEB = re.compile(r"https?://[A-Za-z0-9.-]+(?::\d+)?(?:/[A-Za-z0-9._~/%#?=&+-]*)?")
 _MAIL = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
@@ -53,10 +50,7 @@ def render(context: CardContext) -> str:
 
 def front_matter(metadata: Mapping[str, Any]) -> str:
     """The metadata block: YAML whose strings are quoted wherever any YAML version could read something else."""
-    dumped = yaml.dump(
-        dict(metadata), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=2**31
-    )
-    return f"---\n{dumped}---\n"
+    return f"---\n{jsonio.dump_yaml(dict(metadata))}---\n"
 
 
 def check_card(text: str, context: CardContext | None = None) -> list[str]:
@@ -171,18 +165,3 @@ def _spaced(text: str) -> str:
                 continue
         lines.append(line)
     return "\n".join(lines).strip("\n") + "\n"
-
-
-class _Dumper(yaml.SafeDumper):
-    """Block style with indented lists, strings quoted on one line unless they are plain words."""
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        super().increase_indent(flow, False)
-
-
-def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    plain = _PLAIN.fullmatch(text) and text.lower() not in _NOT_PLAIN and len(text) <= 200
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
-
-
-_Dumper.add_representer(str, _represent)

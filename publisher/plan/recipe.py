@@ -6,7 +6,6 @@ absolute; whether they exist is a question for preflight, because a recipe may b
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -207,34 +206,7 @@ def _patterns(key: str, patterns: tuple[str, ...]) -> Iterator[str]:
 
 # --- out -----------------------------------------------------------------------------------------------------------
 
-_PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
-_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
-
 
 def recipe_to_yaml(recipe: Recipe) -> str:
     """The recipe as YAML with every default written out; reading it gives an equal recipe, wherever it lies."""
-    lines: list[str] = []
-    for key, value in recipe.to_json().items():
-        if isinstance(value, Mapping):
-            lines.append(f"{key}:")
-            lines += [f"  {name}: {_scalar(item)}" for name, item in value.items()]
-        elif isinstance(value, list):
-            lines.append(f"{key}: []" if not value else f"{key}:")
-            lines += [f"  - {_scalar(item)}" for item in value]
-        else:
-            lines.append(f"{key}: {_scalar(value)}")
-    return "\n".join(lines) + "\n"
-
-
-def _scalar(value: Any) -> str:
-    if not isinstance(value, str):
-        return json.dumps(value)
-    if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
-        return value
-    return '"' + "".join(map(_quoted, value)) + '"'
-
-
-def _quoted(character: str) -> str:
-    if character in '"\\':
-        return f"\\{character}"
-    return character if character.isprintable() else f"\\U{ord(character):08x}"
+    return jsonio.dump_yaml(recipe.to_json())

@@ -156,4 +156,5 @@ def _number(value: Any) -> float:
 
 def _tail(path: Path) -> str:
     lines = path.read_text(errors="replace").strip().splitlines()
-    return journal.mask(lines[-1])[:500] if lines else "it printed nothing"
+    told = next((line.partition("error: ")[2] for line in reversed(lines) if line.startswith("error: ")), None)
+    return journal.mask(told or (lines[-1] if lines else "it printed nothing"))[:500]
