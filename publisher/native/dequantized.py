@@ -28,6 +28,7 @@ from publisher.native.source import TORCH_DTYPES, SourceTensors
 
 BUFFERS = ("I64", "BOOL")  # position ids and masks that old exports stored; models make their own
 DECLARATIONS = ("quantization_config", "compression_config")
+AGAIN = "Quantize again, or validate the checkpoint."
 WITHOUT = "Leave `evaluation` out of the recipe to publish without a perplexity."
 
 
@@ -49,7 +50,12 @@ def load_model(folder: Path, *, dtype: torch.dtype, device: torch.device) -> Any
         with torch.device("meta"):  # finds the class; without memory, and without a name to look up anywhere
             kind: Any = type(transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False))
         model, info = kind.from_pretrained(
-            None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
+            None,
+            config=config,
+            state_dict=weights,
+            dtype=dtype,
+            ignore_mismatched_sizes=True,  # named below, with the missing ones
+            output_loading_info=True,
         )
     except (ValueError, KeyError, ImportError, RuntimeError) as error:
         raise _unloadable(folder, error) from error
@@ -126,7 +132,7 @@ def _dequantize(checkpoint: Checkpoint, module: Module, layout: Layout) -> np.nd
             has = f"is {ref.dtype}" if ref else "is missing"
             raise CheckpointError(
                 f"{module.name}.{role.suffix} {has}; {layout.dialect} {layout.format} needs {role.dtype}.",
-                hint="Quantize again, or validate the checkpoint.",
+                hint=AGAIN,
             )
     payload, scales = (_bytes(checkpoint, parts[role]) for role in ("payload", "block_scale"))
     if layout.direction is None:
@@ -134,7 +140,7 @@ def _dequantize(checkpoint: Checkpoint, module: Module, layout: Layout) -> np.nd
     ref = parts["global_scale"]
     scalar = floats.decode(checkpoint.read(ref), ref.dtype, ref.shape)
     if scalar.size != 1:
-        raise CheckpointError(f"{ref.name} holds {scalar.size} numbers; a global scale is one.")
+        raise CheckpointError(f"{ref.name} holds {scalar.size} numbers; a global scale is one.", hint=AGAIN)
     return nvfp4.dequantize(payload, scales, scalar.reshape(-1)[0], direction=layout.direction)
 
 
