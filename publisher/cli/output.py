@@ -183,6 +183,8 @@ class Display:
             return
         if event.kind == "progress":
             self._show_progress(event)
+        elif event.kind == "start" and "step" in event.payload:
+            return  # a step's end says enough
         elif event.kind in ("start", "done", "skip", "warning", "error", "cancelled"):
             self._drop(event.stage)
             message = str(event.payload.get("message", ""))
