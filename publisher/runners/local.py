@@ -123,7 +123,7 @@ def job(run_dir: Path) -> Job:
     """One run as its directory shows it."""
     directory = RunDirectory(run_dir)
     state = _state(directory)
-    events, _ = journal.read(directory.events)
+    events, _ = journal.read(directory.events, _tail_offset(directory.events))
     last = events[-1] if events else Event(stage="", kind="")
     told = next((e for e in reversed(events) if e.payload.get("message")), last)
     status = str(state.get("status", "unknown"))
@@ -140,6 +140,14 @@ def job(run_dir: Path) -> Job:
         ended=_number(state.get("ended")),
         command=tuple(str(part) for part in state.get("command", [])),
     )
+
+
+def _tail_offset(events: Path) -> int:
+    """Where to start reading a journal for its last events: a run of hours has tens of thousands."""
+    try:
+        return max(0, events.stat().st_size - 2 * journal.MAX_LINE)
+    except OSError:
+        return 0
 
 
 def _state(directory: RunDirectory) -> dict[str, Any]:

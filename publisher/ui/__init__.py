@@ -33,11 +33,11 @@ def build() -> gr.Blocks:
             gr.HTML(_header(space))
             if place.can_log_in():
                 gr.LoginButton(scale=0, min_width=220)
-        with gr.Tabs(elem_id="pages") as pages:
-            with gr.Tab("Quantize and publish", id="new"):
+        current = gr.BrowserState(None, storage_key=STORED, secret=STORED)
+        with gr.Tabs(elem_id="pages", overflow_behavior="wrap") as pages:
+            with gr.Tab("Publish", id="new"):
                 first = new.build(space=space)
             if not space:
-                current = gr.BrowserState(None, storage_key=STORED, secret=STORED)
                 with gr.Tab("Runs", id="runs"):
                     second = runs.build(current)
             with gr.Tab("Check a checkpoint", id="check"):
@@ -121,4 +121,11 @@ def _theme() -> Any:
         radius_size="md",
         font=["ui-sans-serif", "system-ui", "sans-serif"],
         font_mono=["ui-monospace", "Consolas", "monospace"],
+    ).set(
+        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued_dark="*neutral_400",
+        block_info_text_color="*neutral_500",
+        block_info_text_color_dark="*neutral_400",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
     )

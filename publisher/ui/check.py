@@ -46,7 +46,7 @@ def build(*, space: bool) -> None:
         )
     with gr.Row(elem_classes="actions"):
         validate = gr.Button("Check", variant="primary", elem_id="check", scale=0, min_width=160)
-        preview = gr.Button("Show the card", elem_id="show-card", scale=0, min_width=160)
+        preview = gr.Button("Show the card", elem_id="show-card", scale=0, min_width=200)
     severity, search = filters("check")
     shown = gr.HTML(markup.element("p", markup.text(EMPTY), kind="empty"), elem_id="check-result")
     with gr.Column(visible=False) as sheet:

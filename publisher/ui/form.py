@@ -22,6 +22,8 @@ from publisher.ui.place import require_hub
 QUANTIZE = "*.mlp.*_proj"
 SAMPLES = 128
 FOLDER, HUB = "folder", "hf"
+CARD = "card.toml"
+REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,7 @@ class Form:
 
     Args:
         source: a folder, or `hf://org/name[@revision]`.
+        base_model: the Hub model a folder holds, `org/name`; empty where the card.toml or the folder says it.
         number_format: nvfp4 or mxfp4.
         engine: native or modelopt.
         quantize: globs, one a line.
@@ -46,6 +49,7 @@ class Form:
     """
 
     source: str
+    base_model: str = ""
     number_format: str = "nvfp4"
     engine: str = "native"
     quantize: str = QUANTIZE
@@ -103,9 +107,28 @@ def mapping(form: Form) -> dict[str, Any]:
         document["evaluation"] = {"data": form.evaluation.strip()}
     if form.repo.strip():
         document["target"] = {"repo": form.repo.strip(), "gate": form.gate, "private": form.private}
-    if form.card.strip():
-        document["card"] = form.card.strip()
+    if form.card.strip() or form.base_model.strip():
+        document["card"] = form.card.strip() or CARD
     return document
+
+
+def card_text(form: Form) -> str:
+    """The card.toml that goes beside the recipe to name the model a folder holds; empty where none is needed.
+
+    Raises:
+        PublisherError: the name is none.
+    """
+    model = form.base_model.strip()
+    if not model:
+        return ""
+    if not REPO.fullmatch(model):
+        raise PublisherError(f"{model[:100]!r} is no Hub model.", hint="Write org/name, without hf://.")
+    if form.card.strip():
+        raise PublisherError(
+            "The form names a card.toml and the model of the Hub that goes into one.",
+            hint=f'Write base_model = "{model}" into your card.toml and empty the other field.',
+        )
+    return f'base_model = "{model}"\n'
 
 
 def recipe(form: Form, base: Path, *, space: bool = False) -> Recipe:
@@ -133,13 +156,15 @@ def recipe(form: Form, base: Path, *, space: bool = False) -> Recipe:
 
 def recipe_text(form: Form, made: Recipe, *, space: bool = False) -> str:
     """The recipe file that will be written or, on a Space, that the visitor takes to a node."""
+    if form.base_model.strip():
+        made = replace(made, card=Path(CARD))  # beside the recipe, wherever that will lie
     if not space:
         return recipe_to_yaml(made)
     typed = replace(
         made,
         calibration=made.calibration and replace(made.calibration, data=Path(form.calibration.strip())),
         evaluation=made.evaluation and replace(made.evaluation, data=Path(form.evaluation.strip())),
-        card=made.card and Path(form.card.strip()),
+        card=made.card and Path(form.card.strip() or CARD),
     )
     return recipe_to_yaml(typed)
 

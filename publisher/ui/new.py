@@ -140,6 +140,14 @@ def _source_fields(fields: dict[str, Any], space: bool) -> None:
             elem_id="source",
             max_length=4096,
         )
+        fields["base_model"] = gr.Textbox(
+            label="Model on the Hub",
+            placeholder="org/name",
+            info="For a folder: which model it is, so that the card can name it and its licence.",
+            elem_id="base-model",
+            max_length=200,
+            visible=not space,
+        )
         fields["number_format"] = gr.Radio(
             [("NVFP4 · 16 values a scale", "nvfp4"), ("MXFP4 · 32 values a scale", "mxfp4")],
             value="nvfp4",
@@ -235,6 +243,7 @@ class Planned:
         html: the plan.
         command: the equivalent command line.
         recipe: the recipe file.
+        card: the card.toml beside it, empty where it needs none.
         run_dir: where it will run.
         target: the value of `--to`.
         ready: whether it can be started here.
@@ -243,6 +252,7 @@ class Planned:
     html: str
     command: str
     recipe: str
+    card: str
     run_dir: str
     target: str
     ready: bool
@@ -256,11 +266,14 @@ def planning(form: Form, *, space: bool, token: str | None) -> Iterator[str | Pl
         with tempfile.TemporaryDirectory(prefix="publisher-plan-") as folder:
             file = Path(folder) / "recipe.yaml"
             file.write_text(text)
+            card = forms.card_text(form)
+            if card:
+                file.with_name(forms.CARD).write_text(card)
             environment = place.command_environment(token, space=space)
             limit = SPACE_LIMIT if space else None
             for step in ask(["plan", "--format", "json", str(file)], environment, limit=limit):
                 if isinstance(step, Answer):
-                    yield _planned(form, made, text, step, space=space)
+                    yield _planned(form, made, text, card, step, space=space)
                 else:
                     yield busy(f"Reading the headers of {form.source.strip()}", step.seconds)
     except PublisherError as error:
@@ -273,7 +286,7 @@ def busy(what: str, seconds: float) -> str:
     return markup.element("p", spin, markup.text(f"{what} … {seconds:.0f} s"), kind="busy", role="status")
 
 
-def _planned(form: Form, made: Recipe, text: str, answer: Answer, *, space: bool) -> str | Planned:
+def _planned(form: Form, made: Recipe, text: str, card: str, answer: Answer, *, space: bool) -> str | Planned:
     document = answer.document
     if document is None:
         error = answer.error or PublisherError("The plan is empty.")
@@ -287,6 +300,7 @@ def _planned(form: Form, made: Recipe, text: str, answer: Answer, *, space: bool
         html=plan_html(plan, machine),
         command=forms.shell(forms.push_arguments(form.target, "recipe.yaml")),
         recipe=text,
+        card=card,
         run_dir=str(document.get("run_dir", "")),
         target=form.target,
         ready=not plan.problems and not any(lack.get("fatal") for lack in machine),
@@ -297,7 +311,7 @@ def _show(view: Planned) -> tuple[Any, ...]:
     return (
         view.html,
         view.command,
-        view.recipe,
+        view.recipe if not view.card else f"{view.recipe}\n# beside it, in {forms.CARD}:\n# {view.card}",
         gr.Column(visible=True),
         gr.Button(interactive=view.ready),
         view,
@@ -318,6 +332,8 @@ def start(view: Planned | None) -> str:
     recipe = run_dir / "recipe.yaml"
     if not RunDirectory(run_dir).busy:
         jsonio.write_atomic(recipe, view.recipe)
+        if view.card:
+            jsonio.write_atomic(run_dir / forms.CARD, view.card)
     arguments = forms.push_arguments(view.target, str(recipe))
     local.start([*arguments, "--yes"], run_dir, env=place.command_environment(None, space=False))
     return run_dir.name

@@ -58,13 +58,13 @@ def build(current: gr.BrowserState, root: Path = local.RUNS) -> RunsPage:
         picker = gr.Dropdown(
             runview.listed(root), value=None, label="Run", scale=8, elem_id="run", filterable=True, min_width=260
         )
-        refresh = gr.Button("Refresh the list", scale=1, min_width=140, elem_id="refresh")
+        refresh = gr.Button("Refresh", scale=0, min_width=140, elem_id="refresh")
     status = gr.HTML(_empty(), elem_id="status")
     with gr.Row(elem_classes="actions"):
         cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel", scale=0, min_width=160)
         resume = gr.Button("Resume", variant="primary", visible=False, elem_id="resume", scale=0, min_width=160)
     message = gr.HTML(elem_id="run-message")
-    with gr.Tabs():
+    with gr.Tabs(overflow_behavior="wrap"):
         with gr.Tab("Findings", id="findings"):
             severity, search = filters("run")
             findings = gr.HTML(reports.report_html(()), elem_id="findings")

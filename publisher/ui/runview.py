@@ -294,8 +294,9 @@ def listed(root: Path) -> list[tuple[str, str]]:
 
 
 def _label(job: Job) -> str:
+    """Name and start; how a run ended too, which does not change any more."""
     when = datetime.fromtimestamp(job.started).strftime("%d %b %H:%M") if job.started else "not started"
-    return f"{job.name} — {job.status}, {when}"
+    return f"{job.name} — {when}" + ("" if job.status in ("running", "unknown") else f", {job.status}")
 
 
 def elapsed(job: Job) -> str:
