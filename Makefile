@@ -1,7 +1,7 @@
 # The verbs of this project. `make demo` and `make test` do everything on a fresh machine with Python >= 3.11 (with venv), make and git.
 #
-#   TORCH_INDEX   another package index for torch, for machines without a GPU whose default torch brings CUDA along,
-#                 e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#   TORCH_INDEX   the address of another package index for torch: PyTorch's own index of CPU builds spares a machine
+#                 without a GPU several gigabytes of CUDA
 #   DEMO          where the demo works (default: demo-output)
 
 PYTHON ?= python3
