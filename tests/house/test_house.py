@@ -62,7 +62,7 @@ def test_the_command_line_starts_light() -> None:
         "heavy = {'torch', 'gradio', 'transformers', 'huggingface_hub', 'numpy'} & set(sys.modules); "
         "sys.exit(' '.join(heavy))"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""
 
 
 def test_everything_outside_the_engines_runs_without_torch() -> None:
@@ -83,13 +83,19 @@ TESTED_ELSEWHERE = {
     "publisher/plan/model.py": "tests/plan/test_decide.py",
     "publisher/cli/options.py": "tests/cli/test_push.py",
     "publisher/cli/__init__.py": "tests/cli/test_main.py",
+    "publisher/ui/__init__.py": "tests/browser/test_app.py",
 }
+
+
+def defines(path: Path) -> bool:
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return any(isinstance(node, kinds) for node in ast.parse(path.read_text()).body)
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if p.parts[-2] != "validators"], ids=lambda p: p.name)
 def test_every_module_has_a_test(path: Path) -> None:
     relative = path.relative_to(ROOT)
-    if path.name == "__init__.py" and str(relative) not in TESTED_ELSEWHERE and len(path.read_text().splitlines()) < 40:
+    if path.name == "__init__.py" and str(relative) not in TESTED_ELSEWHERE and not defines(path):
         return
     named = TESTED_ELSEWHERE.get(str(relative))
     mirrored = ROOT / "tests" / relative.relative_to("publisher").parent / f"test_{relative.stem.strip('_')}.py"
