@@ -15,5 +15,5 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="publisher-test-hf-")
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody listens: no test reaches the real Hub
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["TORCHAO_SKIP_LOADING_SO_FILES"] = "1"
+os.environ["TORCHAO_FORCE_SKIP_LOADING_SO_FILES"] = "1"
 os.environ.pop("HF_TOKEN", None)

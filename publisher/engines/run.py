@@ -95,7 +95,7 @@ def _environment(python: str) -> dict[str, str]:
         "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": environment.get("TOKENIZERS_PARALLELISM", "false"),
-        "TORCHAO_SKIP_LOADING_SO_FILES": "1",
+        "TORCHAO_FORCE_SKIP_LOADING_SO_FILES": "1",
     }
 
 

@@ -20,6 +20,20 @@ SHAPE = (48, 256)
 TORCHAO = mxfp4.Policy(name="torchao", zero_codes=dict.fromkeys(e8m0.MODES, 0), signs="sign-bit")
 
 
+def _scale_ties(largest: float) -> np.ndarray:
+    """Blocks whose scale lies on a tie between two E4M3 codes, or a few float32 steps beside it.
+
+    Only these tell `a / (6 s2)` from `a / 6 / s2`: the order of operations moves the ratio by its last bit.
+    """
+    codes = e4m3.decode(np.arange(0x7F, dtype=np.uint8)).astype(np.float64)
+    ties = ((codes[:-1] + codes[1:]) / 2 * largest / 448).astype(np.float32)
+    maxima = (ties.view(np.int32) + np.arange(-4, 4, dtype=np.int32)[:, None]).view(np.float32).reshape(-1, 14)
+    weights = np.zeros((maxima.shape[0], 16 * 16), np.float32)
+    weights[:, 0 : 14 * 16 : 16] = maxima
+    weights[0, 15 * 16] = largest
+    return weights
+
+
 def _tensors() -> dict[str, np.ndarray]:
     random = np.random.default_rng(7)
     normal = random.standard_normal(SHAPE).astype(np.float32)
@@ -37,6 +51,8 @@ def _tensors() -> dict[str, np.ndarray]:
     edges = np.nextafter(ties, random.choice(np.array([-9, 9], np.float32), SHAPE)).astype(np.float32)
     return {
         "normal": normal * np.float32(0.02),
+        "scale ties, largest 1": _scale_ties(1.0),
+        "scale ties, largest 0.0371": _scale_ties(0.0371),
         "heavy tails": random.standard_t(3, SHAPE).astype(np.float32) * np.float32(0.05),
         "ties": ties,
         "beside ties": edges,
