@@ -155,7 +155,8 @@ def test_the_block_with_the_largest_weight_has_scale_448(weights: np.ndarray) ->
     assert ours.block_scales.max() == 0x7E
     assert not (ours.block_scales & 0x80).any()
     block_codes = (e2m1.unpack(ours.payload) & 7).reshape(3, 2, 16).max(axis=2)
-    full = (ours.block_scales >= 0x08) & (blocks.block_amax(weights, 16) > 0)
+    # a ratio that underflows float32 altogether counts as 1, so blocks of subnormal weights are apart
+    full = (ours.block_scales >= 0x08) & (blocks.block_amax(weights, 16) > 1e-30)
     assert (block_codes[full] == 7).all()
 
 
