@@ -81,7 +81,7 @@ def build(*, space: bool) -> None:
     path.submit(run_check, [path, source, severity, search], [shown, report, sheet], **waits)
     preview.click(run_card, [path, source], [shown, report, sheet, front, card], **waits)
     severity.change(filtered, [report, severity, search], shown, **HIDDEN)
-    search.input(filtered, [report, severity, search], shown, trigger_mode="always_last", **HIDDEN)
+    search.change(filtered, [report, severity, search], shown, trigger_mode="always_last", **HIDDEN)
 
 
 def check_arguments(path: str | None, source: str | None, *, space: bool) -> list[str] | PublisherError:

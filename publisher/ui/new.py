@@ -102,7 +102,7 @@ def build(*, space: bool) -> NewPage:
         concurrency_limit=4,
     )
     gr.on(
-        [component.input for component in fields.values()],
+        [component.change for component in fields.values()],
         lambda: (gr.Button(interactive=False), None, _stale()),
         None,
         [start, planned, message],

@@ -32,7 +32,8 @@ def on_space(environment: Mapping[str, str] = os.environ) -> bool:
 
 def can_log_in(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether visitors can log in: on a Space whose front matter says `hf_oauth: true`, with the library for it."""
-    configured = on_space(environment) and all(environment.get(name) for name in OAUTH)
+    hosted = on_space(environment) and environment.get("SYSTEM") == "spaces"  # what gradio itself goes by
+    configured = hosted and all(environment.get(name) for name in OAUTH)
     return configured and all(importlib.util.find_spec(name) is not None for name in ("authlib", "itsdangerous"))
 
 

@@ -134,7 +134,7 @@ def build(current: gr.BrowserState, root: Path = local.RUNS) -> RunsPage:
     picker.input(opened, view[:3], [*outputs, current, message], **HIDDEN)
     refresh.click(relist, picker, picker, **HIDDEN).then(look, view, outputs, **HIDDEN)
     severity.change(filtered, view[:3], findings, **HIDDEN)
-    search.input(filtered, view[:3], findings, trigger_mode="always_last", **HIDDEN)
+    search.change(filtered, view[:3], findings, trigger_mode="always_last", **HIDDEN)
     cancel.click(stop, picker, message, **HIDDEN).then(look, view, outputs, **HIDDEN)
     resume.click(go_on, picker, message, **HIDDEN).then(look, view, outputs, **HIDDEN)
     return RunsPage(picker=picker, look=[look, view, outputs], relist=relist, known=known)

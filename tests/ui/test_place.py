@@ -39,10 +39,11 @@ def test_on_one_s_own_machine_the_machine_s_login_counts() -> None:
 
 
 def test_login_is_offered_only_where_the_space_is_set_up_for_it() -> None:
-    full = {"SPACE_ID": "a/b", **dict.fromkeys(place.OAUTH, "x")}
+    full = {"SPACE_ID": "a/b", "SYSTEM": "spaces", **dict.fromkeys(place.OAUTH, "x")}
     assert place.can_log_in(full)
     assert not place.can_log_in({"SPACE_ID": "a/b"})
     assert not place.can_log_in({**full, "SPACE_ID": ""})
+    assert not place.can_log_in({**full, "SYSTEM": ""})
 
 
 @pytest.mark.parametrize("value", ["/etc/passwd", "--help", "hf://a/b/../c", "hf://a/b ; x", "", "HF://a/b"])
