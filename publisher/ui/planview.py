@@ -59,7 +59,7 @@ def plan_html(plan: Plan, machine: Sequence[Mapping[str, Any]]) -> Html:
     rows = plan_table(plan)
     pieces.append(
         markup.table(
-            ("Modules", "Count", "Shape", "Action", "Decided by", "Size"),
+            ("Modules", "Count", "Shape", "Action", "Size"),
             [_row(row) for row in rows[:SHOWN]],
             caption=f"Every class of modules{'' if len(rows) <= SHOWN else f', the first {SHOWN} of {len(rows)}'}",
             kind="plan",
@@ -77,8 +77,7 @@ def _row(row: PlanRow) -> list[Html]:
         markup.join((markup.code(row.pattern), role)),
         markup.text(f"{row.modules:,}"),
         markup.text(row.shape),
-        action,
-        markup.text(row.decided_by),
+        markup.join((action, markup.element("span", markup.text(row.decided_by), kind="role"))),
         markup.text(size),
     ]
 

@@ -115,14 +115,14 @@ def _verdict(reports: Sequence[Mapping[str, Any]]) -> Html:
 
 def _not_run(reports: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
     """Rules that could not look, by reason; a rule that ran in one of the reports is not among them."""
-    ran = {code for report in reports for code in report.get("summary", {}).get("rules", ())}
+    told = {code for report in reports for code in report.get("summary", {}).get("rules", ())}
     reasons: dict[str, list[str]] = {}
     for report in reports:
         for item in report.get("not_run", ()):
-            if item.get("code") not in ran:
-                codes = reasons.setdefault(str(item.get("reason", "")), [])
-                if str(item.get("code")) not in codes:
-                    codes.append(str(item.get("code")))
+            code = str(item.get("code", ""))
+            if code not in told:
+                told.add(code)
+                reasons.setdefault(str(item.get("reason", "")), []).append(code)
     count = sum(map(len, reasons.values()))
     if count:
         inner = [

@@ -52,6 +52,7 @@ def test_what_was_not_run_is_said_with_its_reason_unless_another_report_ran_it()
     assert "needs the data" in page
     assert "needs the card" not in page
     assert "1 rules were not run" in page
+    assert "2 rules were not run" in reports.report_html([report(), report()])
 
 
 def test_hostile_findings_are_text() -> None:
