@@ -223,7 +223,11 @@ class Run:
         self._write(checkpoint / manifests.NAME, built.encoded().decode())
         report = self._rules(select=("LC",), level="headers", left_out="ran before the card was written")
         self._write_report(self.directory.publication, report)
-        self.journal.emit("manifest", "done", message=f"root digest {built.root_digest[:16]}…; {_outcome(report)}")
+        self.journal.emit(
+            "manifest",
+            "done",
+            message=f"root digest {built.root_digest[:16]}…; {_outcome(report, left_out=False)} on card and licence",
+        )
         self._require(report, self.directory.publication)
 
     def push(self) -> PushRecord:
@@ -544,11 +548,9 @@ def _save(directory: RunDirectory, state: dict[str, Any], **changes: Any) -> Non
     jsonio.write_atomic(directory.state, jsonio.dump_json(state))
 
 
-def _outcome(report: Report) -> str:
-    return (
-        f"{len(report.rules_run)} rules run, {len(report.errors)} errors, {len(report.warnings)} warnings, "
-        f"{len(report.not_run)} not run"
-    )
+def _outcome(report: Report, *, left_out: bool = True) -> str:
+    told = f"{len(report.rules_run)} rules run, {len(report.errors)} errors, {len(report.warnings)} warnings"
+    return f"{told}, {len(report.not_run)} not run" if left_out else told
 
 
 def _document(path: Path) -> dict[str, Any] | None:
