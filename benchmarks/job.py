@@ -92,18 +92,21 @@ def _compare(result: Result, folder: Path, source: Path, form: str, caches: str,
 
 
 def _threads(result: Result, folder: Path, source: Path, form: str, rounds: int) -> None:
-    """The same job with one torch thread and with as many as torch likes, in turn, caches warm."""
-    work: dict[str, list[float]] = {"1": [], "": []}
+    """The same job with one torch thread and with one per core, in turn, caches warm."""
+    every_core = str(os.cpu_count() or 1)
+    work: dict[str, list[float]] = {"1": [], every_core: []}
     for _ in range(rounds):
         for threads, values in work.items():
             _caches(source, "warm")
-            _, record, output = _quantize(folder, source, form, {"OMP_NUM_THREADS": threads} if threads else {})
+            _, record, output = _quantize(folder, source, form, {"OMP_NUM_THREADS": threads})
             values.append(float(record["seconds"]))
             shutil.rmtree(output)
     one = Timing(name=f"{form} warm: job, work, one thread", rounds=tuple(work["1"]), size=_bytes(source))
-    every = Timing(name=f"{form} warm: job, work, torch's threads", rounds=tuple(work[""]), size=_bytes(source))
+    every = Timing(
+        name=f"{form} warm: job, work, a thread per core", rounds=tuple(work[every_core]), size=_bytes(source)
+    )
     result.rows += [one.to_json(), every.to_json()]
-    result.ratios.append(longer(f"{form} warm: torch's threads / one thread", every, one))
+    result.ratios.append(longer(f"{form} warm: a thread per core / one thread", every, one))
 
 
 def _quantize(

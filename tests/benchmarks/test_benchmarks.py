@@ -69,7 +69,7 @@ def test_job_stands_beside_cp(tmp_path: Path) -> None:
     for form in ("nvfp4", "mxfp4"):
         assert f"{form} cold: whole process / cp" in ratios
         assert rows[f"{form} cold: job, whole process"]["peak_mb"] > 0
-    assert "nvfp4 warm: torch's threads / one thread" in ratios
+    assert "nvfp4 warm: a thread per core / one thread" in ratios
 
 
 def test_validate_shows_growth_and_stands_beside_parsing_and_copying(tmp_path: Path) -> None:
