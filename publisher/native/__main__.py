@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import signal
 import sys
 import time
@@ -23,6 +22,7 @@ from publisher.checkpoint.writer import StagedWriter, already_done, clear, disk_
 from publisher.errors import EngineError, InterruptedRun, PublisherError
 from publisher.native.events import emit
 from publisher.native.job import ENGINE, Job, read_job
+from publisher.native.memory import peak_host_bytes
 
 STAGE = "quantize"
 USAGE = "Usage: python -m publisher.native JOB.json"
@@ -90,10 +90,12 @@ def run(job: Job, stop: StopSignal) -> None:
         return
     started = time.monotonic()
     torch = _torch()
-    from publisher.native import quantize
+    from publisher.native import kernels, quantize
     from publisher.native.source import SourceTensors
 
     device = _device(torch, job.device)
+    name = _device_name(torch, device)
+    kernels.thread_by_chunk()
     source = SourceTensors(job.source)
     inspect(job.source)
     units = quantize.plan_units(source.refs, job)
@@ -102,7 +104,7 @@ def run(job: Job, stop: StopSignal) -> None:
         emit(
             STAGE,
             "start",
-            message=f"{len(job.quantize)} modules to {job.format} ({job.mode}) on {_device_name(torch, device)}",
+            message=f"{len(job.quantize)} modules to {job.format} ({job.mode}) on {name}",
             modules=len(job.quantize),
             tensors=len(source.refs),
             shards=len(layout),
@@ -118,7 +120,7 @@ def run(job: Job, stop: StopSignal) -> None:
             ) from error
         stop.check()
         side_files = restore(job.source, writer.files, job.quantization_config, job.hf_quant_config)
-        record = _record(job, torch, device, writer, time.monotonic() - started)
+        record = _record(job, torch, device, name, writer, time.monotonic() - started)
         record["weight_error"] = quantize.weight_errors(writer.notes)
         record["side_files"] = side_files
         with disk_errors(job.staging, 0):
@@ -158,7 +160,7 @@ def _device_name(torch: Any, device: Any) -> str:
     )
 
 
-def _record(job: Job, torch: Any, device: Any, writer: StagedWriter, seconds: float) -> dict[str, Any]:
+def _record(job: Job, torch: Any, device: Any, name: str, writer: StagedWriter, seconds: float) -> dict[str, Any]:
     """What docs/job-file.md asks of quantize.json, as far as this run can tell; peak memory in bytes."""
     gpu = device.type == "cuda"
     return {
@@ -167,10 +169,10 @@ def _record(job: Job, torch: Any, device: Any, writer: StagedWriter, seconds: fl
         "format": job.format,
         "mode": job.mode,
         "versions": {"publisher": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
-        "device": {"kind": str(device), "name": _device_name(torch, device)},
+        "device": {"kind": str(device), "name": name},
         "seconds": round(seconds, 3),
         "peak_memory": {
-            "host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "host": peak_host_bytes(),
             "device": torch.cuda.max_memory_allocated(device) if gpu else None,
         },
         "activation_statistics": None,

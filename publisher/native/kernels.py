@@ -3,13 +3,19 @@
 The order of the fp32 operations is that of the reference arithmetic in `publisher.formats` and of modelopt 0.47, which
 is what makes the bytes equal: block maxima and element rounding work on the bits, where no device can differ; a
 division is one IEEE division by a tensor (torch turns a division by a Python number into a multiplication on a GPU).
-Rows are taken in chunks that fit the caches of a CPU, so the working memory does not grow with the tensor.
+Rows are taken in chunks that fit the caches of a CPU, so the working memory does not grow with the tensor. On a CPU
+whole chunks go to threads, not the parts of each operation: on a shared machine the many small barriers of the latter
+cost more than the work. Sums are added in chunk order, so they do not depend on the number of threads.
 Refused: nothing; the caller checks `finite` first.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +36,24 @@ _BITS = {
 }
 
 
+T = TypeVar("T")
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(
+        torch.get_num_threads(), thread_name_prefix="fp4", initializer=torch.set_num_threads, initargs=(1,)
+    )
+
+
+def thread_by_chunk() -> int:
+    """Give this process's operations one thread each and chunks the rest; returns how many chunks run at once."""
+    threads: int = torch.get_num_threads()
+    _pool()
+    torch.set_num_threads(1)
+    return threads
+
+
 @dataclass(slots=True)
 class ErrorMeter:
     """Squared error and squared weight, summed in float64 on the device while a module is quantized."""
@@ -44,10 +68,10 @@ class ErrorMeter:
             torch.zeros((), dtype=torch.float64, device=device), torch.zeros((), dtype=torch.float64, device=device)
         )
 
-    def add(self, difference: Tensor, weight: Tensor) -> None:
-        """Count one chunk."""
-        self.error += torch.dot(difference.flatten(), difference.flatten())
-        self.weight += torch.dot(weight.flatten(), weight.flatten())
+    def add(self, error: Tensor, weight: Tensor) -> None:
+        """Count one chunk's sums."""
+        self.error += error
+        self.weight += weight
 
 
 def block_amax(weight: Tensor, block: int) -> Tensor:
@@ -63,8 +87,11 @@ def block_amax(weight: Tensor, block: int) -> Tensor:
     integer, mask, _ = _BITS[weight.dtype]
     bits = weight.view(integer)
     out = torch.empty((weight.shape[0], weight.shape[1] // block), dtype=integer, device=weight.device)
-    for rows in _chunks(weight):
+
+    def reduce(rows: slice) -> None:
         torch.amax((bits[rows] & mask).view(-1, out.shape[1], block), dim=-1, out=out[rows])
+
+    _over(weight, reduce)
     return out.view(weight.dtype)
 
 
@@ -76,7 +103,7 @@ def largest(amax: Tensor) -> Tensor:
 
 def count_not_finite(weight: Tensor) -> int:
     """How many elements are NaN or infinite."""
-    return sum(int((~torch.isfinite(weight[rows])).sum()) for rows in _chunks(weight))
+    return sum(_over(weight, lambda rows: int((~torch.isfinite(weight[rows])).sum())))
 
 
 def global_scale(amax: Tensor) -> Tensor:
@@ -146,21 +173,30 @@ def e8m0_codes(amax: Tensor, mode: str) -> Tensor:
 def _encode(weight: Tensor, scale: Tensor, block: int, negative_zero: bool, meter: ErrorMeter | None) -> Tensor:
     """Divide by the block scales, round to E2M1 (ties to even), pack; the even element lies in the low nibble."""
     out = torch.empty((weight.shape[0], weight.shape[1] // 2), dtype=torch.uint8, device=weight.device)
-    for rows in _chunks(weight):
+
+    def encode(rows: slice) -> tuple[Tensor, Tensor] | None:
         values = weight[rows].float().view(-1, scale.shape[1], block)
         divisor = scale[rows].unsqueeze(-1)
         scaled = values / divisor
         sign = scaled < 0
         magnitude = scaled.abs_()
         codes, rounded = _e2m1(magnitude)
-        if meter is not None:
-            meter.add(rounded.sub_(magnitude).mul_(divisor), values)
+        sums = None if meter is None else (_square(rounded.sub_(magnitude).mul_(divisor)), _square(values))
         if not negative_zero:
             sign &= codes != 0
         codes |= sign.view(torch.uint8) << 3
         pairs = codes.view(weight[rows].shape).view(torch.int16)  # low byte: even element
         out[rows] = (pairs | (pairs >> 4)).to(torch.uint8)
+        return sums
+
+    for sums in _over(weight, encode):
+        if meter is not None and sums is not None:
+            meter.add(*sums)
     return out
+
+
+def _square(values: Tensor) -> Tensor:
+    return torch.dot(values.flatten(), values.flatten())
 
 
 def _e2m1(magnitude: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,6 +212,14 @@ def _e2m1(magnitude: Tensor) -> tuple[Tensor, Tensor]:
     steps = total.view(torch.int32) - magic.view(torch.int32)
     codes = steps.add_((exponent - _ONE_BITS) >> 22).to(torch.uint8)
     return codes, total.sub_(magic)
+
+
+def _over(weight: Tensor, work: Callable[[slice], T]) -> list[T]:
+    """The results of some work on every chunk of rows, in order; on a CPU several chunks at once."""
+    chunks = _chunks(weight)
+    if weight.device.type != "cpu" or len(chunks) < 2:
+        return [work(rows) for rows in chunks]
+    return list(_pool().map(work, chunks))
 
 
 def _chunks(weight: Tensor) -> list[slice]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import resource
 import shutil
 import signal
 import sys
@@ -28,6 +27,7 @@ from publisher.checkpoint.writer import StagedWriter, already_done, clear, disk_
 from publisher.errors import CheckpointError, EngineError, InterruptedRun, PublisherError
 from publisher.formats.spec import FORMATS
 from publisher.native.events import Progress, emit
+from publisher.native.memory import peak_host_bytes
 
 ENGINE, STAGE = "modelopt", "quantize"
 BLOCK = FORMATS["nvfp4"].block
@@ -316,7 +316,7 @@ def _finish(
             "device": {key: made["device"][key] for key in ("kind", "name")},
             "seconds": round(time.monotonic() - started, 3),
             "peak_memory": {
-                "host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "host": peak_host_bytes(),
                 "device": made["device"]["peak_memory"],
             },
             "calibration": made["calibration"],
