@@ -145,15 +145,20 @@ class RunDirectory:
 
     def stamp(self, stage: str) -> str | None:
         """The digest of the inputs a finished stage was made from, None when it is not finished."""
-        if not self._stamps.exists():
-            return None
-        value = jsonio.load_json(self._stamps).get(stage)
+        value = self._read_stamps().get(stage)
         return value if isinstance(value, str) else None
 
     def set_stamp(self, stage: str, digest: str) -> None:
         """Record that a stage is finished."""
-        stamps = jsonio.load_json(self._stamps) if self._stamps.exists() else {}
-        jsonio.write_atomic(self._stamps, jsonio.dump_json({**stamps, stage: digest}))
+        jsonio.write_atomic(self._stamps, jsonio.dump_json({**self._read_stamps(), stage: digest}))
+
+    def _read_stamps(self) -> dict[str, Any]:
+        """The stamps; a damaged file holds none, so that the stages are done again."""
+        try:
+            found = jsonio.load_json(self._stamps)
+        except jsonio.DocumentError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def lock(self) -> None:
         """Keep others out while this process works here; released when the process ends, however it ends.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -25,6 +26,7 @@ from publisher.errors import PublisherError
 
 DATA = Path(__file__).parent / "data"
 MAX_DOCUMENT = 256 * 1024 * 1024  # an index of 500,000 tensors is about 60 MB
+MAX_DEPTH = 200
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./+-]*(?: [A-Za-z0-9_./+-]+)*")
 _NOT_PLAIN = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none", "nan", "inf"})
 
@@ -48,10 +50,11 @@ def loads_json(data: bytes | str, where: str) -> Any:
     """
     text = _text(data, where)
     try:
-        return json.loads(
+        value = json.loads(
             text,
             object_pairs_hook=functools.partial(_unique, where),
             parse_constant=functools.partial(_constant, where),
+            parse_float=functools.partial(_finite, where),
         )
     except json.JSONDecodeError as error:
         raise DocumentError(
@@ -59,7 +62,37 @@ def loads_json(data: bytes | str, where: str) -> Any:
             hint="Fetch or write the file again.",
         ) from None
     except RecursionError:
-        raise DocumentError(f"{where} is nested deeper than this program reads.") from None
+        raise _too_deep(where) from None
+    except ValueError:  # Python converts no integer of more than 4,300 digits
+        raise DocumentError(f"{where} holds a number of thousands of digits.") from None
+    _limit_depth(value, where)
+    return value
+
+
+def _too_deep(where: str) -> DocumentError:
+    return DocumentError(f"{where} is nested deeper than this program reads ({MAX_DEPTH} levels).")
+
+
+def _limit_depth(value: Any, where: str) -> None:
+    """What is read here is walked and written again by recursion elsewhere."""
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH + 1:
+            raise _too_deep(where)
+        level = [
+            item
+            for holder in level
+            for item in (holder.values() if isinstance(holder, dict) else holder if isinstance(holder, list) else ())
+            if isinstance(item, dict | list)
+        ]
+
+
+def _finite(where: str, literal: str) -> float:
+    number = float(literal)
+    if math.isinf(number):
+        raise DocumentError(f"{where} contains {literal[:40]}, which is larger than a number can be.")
+    return number
 
 
 def load_json(path: Path) -> Any:
@@ -229,6 +262,13 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         raise
 
 
+def sweep(folder: Path) -> None:
+    """Remove what `write_atomic` leaves below a folder when its process is killed."""
+    for path in folder.rglob(".*.partial"):
+        if path.is_file() or path.is_symlink():
+            path.unlink()
+
+
 # --- schemas -------------------------------------------------------------------------------------------------------
 
 
@@ -246,8 +286,11 @@ def problems(value: Any, schema: str) -> list[str]:
         schema: the schema's file name without `.schema.json`.
     """
     validator = jsonschema.Draft202012Validator(data(f"schemas/{schema}.schema.json"))
-    errors = sorted(validator.iter_errors(value), key=lambda error: [str(part) for part in error.absolute_path])
-    return list(_sentences(errors))
+    try:
+        errors = sorted(validator.iter_errors(value), key=lambda error: [str(part) for part in error.absolute_path])
+        return list(_sentences(errors))
+    except ValueError:  # Python writes no integer of more than 4,300 digits, which YAML can spell in hexadecimal
+        return ["it holds a number of thousands of digits"]
 
 
 def require(value: Any, schema: str, where: str, *, hint: str = "") -> None:
@@ -272,7 +315,9 @@ def _sentence(error: jsonschema.ValidationError) -> str:
     if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
         known = schema.get("properties", {})
         unknown = sorted(str(key) for key in error.instance if key not in known)
-        return f"unknown key {', '.join(map(repr, unknown))}; known keys are {', '.join(sorted(known))}"
+        more = f" and {len(unknown) - 10:,} more" if len(unknown) > 10 else ""
+        shown = ", ".join(repr(key[:100]) for key in unknown[:10])
+        return f"unknown key {shown}{more}; known keys are {', '.join(sorted(known))}"
     if error.validator == "enum":
-        return f"{error.instance!r} is none of {', '.join(map(str, schema['enum']))}"
+        return f"{error.instance!r:.200} is none of {', '.join(map(str, schema['enum']))}"
     return error.message[:300]

@@ -118,7 +118,30 @@ def require_plan(plan: Plan) -> None:
         PublisherError: naming every problem.
     """
     if plan.problems:
-        raise PublisherError("This plan cannot work: " + " ".join(plan.problems), hint="Mend the recipe or the source.")
+        raise PublisherError(
+            "This plan cannot work: " + ". ".join(problem.rstrip(".") for problem in plan.problems) + ".",
+            hint="Mend the recipe or the source.",
+        )
+
+
+def base_model(prepared: Prepared) -> upstream.Upstream:
+    """What the source's own card and the person say about the base model.
+
+    Raises:
+        PublisherError: nobody says which Hub model the source is, or card.toml cannot be read.
+    """
+    said = person.read_person(prepared.order.card_path)
+    return upstream.read_upstream(prepared.source, prepared.original, said)
+
+
+def require_words(prepared: Prepared) -> None:
+    """Refuse, before any work, what the card will need and only a person can say; nothing is needed without a target.
+
+    Raises:
+        PublisherError: as `base_model`.
+    """
+    if prepared.order.target is not None:
+        base_model(prepared)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,8 +164,9 @@ class Run:
     def plan(self) -> None:
         """Write down what will happen; refuse what cannot work, the card's missing words included."""
         plan = self.prepared.plan
-        if self.prepared.order.target is not None:
-            self._upstream()
+        self._require_apart()
+        licence.read(self.prepared.source.files)  # what cannot be copied is known before the work
+        require_words(self.prepared)
         if plan is None:
             return
         self._write(self.directory.recipe, recipe_to_yaml(plan.recipe))
@@ -158,6 +182,7 @@ class Run:
         """Make the checkpoint, or take over one that was made elsewhere."""
         stamp = self._made_from()
         if self.directory.stamp("quantize") == stamp and self.directory.checkpoint.is_dir():
+            self._require_unchanged()
             self.journal.emit("quantize", "skip", message="the checkpoint is finished")
             return
         if self.directory.stamp("quantize") is not None and self.directory.checkpoint.is_dir():
@@ -166,6 +191,7 @@ class Run:
             self._adopt()
         elif not self.directory.checkpoint.is_dir():
             self._run_engine(self.prepared.plan)
+        self._remember_shards()
         self.directory.set_stamp("quantize", stamp)
 
     def validate(self) -> Report:
@@ -215,10 +241,12 @@ class Run:
         """List every file with its digest, then run the publication rules on what will be published."""
         checkpoint = self.directory.checkpoint
         (checkpoint / manifests.NAME).unlink(missing_ok=True)
+        jsonio.sweep(checkpoint)
         self.journal.emit("manifest", "start", message="taking the digest of every file")
         progress = _Progress(self.journal, "manifest", "bytes")
 
         built = manifests.build(checkpoint, self._provenance(), known=self._known_digests(), progress=progress)
+        self._require_same_shards(built)
         self._remember_digests(built)
         self._write(checkpoint / manifests.NAME, built.encoded().decode())
         report = self._rules(select=("LC",), level="headers", left_out="ran before the card was written")
@@ -299,11 +327,6 @@ class Run:
             target=order.target,
         )
 
-    def _upstream(self) -> upstream.Upstream:
-        """What the source's own card and the person say about the base model."""
-        said = person.read_person(self.prepared.order.card_path)
-        return upstream.read_upstream(self.prepared.source, self.prepared.original, said)
-
     def _copy_licence(self, checkpoint: Path) -> None:
         """Put the source's terms beside the weights; a checkpoint that came with other terms keeps them for LC01."""
         files = self.prepared.source.files
@@ -322,7 +345,7 @@ class Run:
         evidence = Evidence(
             checkpoint=open_checkpoint(self.directory.checkpoint),
             source=self.prepared.original,
-            base_model=self._upstream().repo.text if order.target else self.prepared.source.repo,
+            base_model=base_model(self.prepared).repo.text if order.target else self.prepared.source.repo,
             gate=order.target.gate if order.target else None,
         )
         progress = _Progress(self.journal, "validate", "bytes")
@@ -403,21 +426,67 @@ class Run:
         )
 
     def _known_digests(self) -> dict[str, str]:
-        """Digests taken in an earlier run of files that have not changed since."""
-        known = _document(self.directory.path / "digests.json") or {}
-        found = {}
-        for name, row in known.items():
-            path = self.directory.checkpoint / name
-            if path.is_file() and [path.stat().st_size, path.stat().st_mtime_ns] == row[:2]:
-                found[name] = row[2]
-        return found
+        """Digests taken earlier of files that have not changed since."""
+        rows = {**_rows(self._shards), **_rows(self._digests)}
+        return {name: row[2] for name, row in rows.items() if _state(self.directory.checkpoint / name) == row[:2]}
 
     def _remember_digests(self, built: manifests.Manifest) -> None:
-        rows = {}
-        for entry in built.files:
-            status = (self.directory.checkpoint / entry.path).stat()
-            rows[entry.path] = [status.st_size, status.st_mtime_ns, entry.sha256]
-        jsonio.write_atomic(self.directory.path / "digests.json", jsonio.dump_json(rows))
+        self._write_rows(self._digests, {entry.path: entry.sha256 for entry in built.files})
+
+    def _write_rows(self, path: Path, digests: Mapping[str, str]) -> None:
+        folder = self.directory.checkpoint
+        rows = {name: [*(_state(folder / name) or (0, 0)), sha256] for name, sha256 in digests.items()}
+        jsonio.write_atomic(path, jsonio.dump_json(rows))
+
+    @property
+    def _digests(self) -> Path:
+        return self.directory.path / "digests.json"
+
+    @property
+    def _shards(self) -> Path:
+        return self.directory.path / "shards.json"
+
+    def _remember_shards(self) -> None:
+        """Take the shards' digests while they are as the engine left them; the manifest uses them again."""
+        folder = self.directory.checkpoint
+        sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+        progress, done, digests = _Progress(self.journal, "quantize", "bytes"), 0, {}
+        for name, size in sizes.items():
+            digests[name] = manifests.hash_file(folder / name)[1]
+            done += size
+            progress(done, sum(sizes.values()))
+        self._write_rows(self._shards, digests)
+
+    def _require_unchanged(self) -> None:
+        """Refuse shards that are not those the engine made: nothing after this would notice a changed weight."""
+        folder = self.directory.checkpoint
+        for name, row in _rows(self._shards).items():
+            state = _state(folder / name)
+            if state is None or (state != row[:2] and manifests.hash_file(folder / name)[1] != row[2]):
+                raise _not_as_made(folder / name, gone=state is None)
+
+    def _require_same_shards(self, built: manifests.Manifest) -> None:
+        """The same once more, of the digests that will be published."""
+        digests = {entry.path: entry.sha256 for entry in built.files}
+        for name, row in _rows(self._shards).items():
+            if digests.get(name) != row[2]:
+                raise _not_as_made(self.directory.checkpoint / name, gone=name not in digests)
+
+    def _require_apart(self) -> None:
+        """Refuse a run inside what it reads: its own files would be published with the rest."""
+        inside = [self.prepared.source.folder, self.prepared.order.checkpoint]
+        outputs = {"run directory": self.directory.path}
+        if self.prepared.order.target is not None and self.prepared.order.to.startswith("folder:"):
+            outputs["target"] = Path(self.prepared.order.to.removeprefix("folder:"))
+        for name, path in outputs.items():
+            for read in filter(None, inside):
+                place, outer = path.resolve(), read.resolve()
+                hidden = place.is_relative_to(outer) and any(p.startswith(".") for p in place.relative_to(outer).parts)
+                if place.is_relative_to(outer) and not hidden:
+                    raise PublisherError(
+                        f"The {name} {path} lies in {read}, whose files are published.",
+                        hint=f"Name a {name} outside it.",
+                    )
 
     def _write_report(self, path: Path, report: Report) -> None:
         """Keep the report of an earlier run that found the same: the manifest names its digest."""
@@ -554,12 +623,39 @@ def _outcome(report: Report, *, left_out: bool = True) -> str:
 
 
 def _document(path: Path) -> dict[str, Any] | None:
-    value = jsonio.load_json(path) if path.exists() else None
+    """A file of the run directory; one that was damaged counts as none, and is made again."""
+    try:
+        value = jsonio.load_json(path)
+    except jsonio.DocumentError:
+        return None
     return value if isinstance(value, dict) else None
 
 
 def _timeless(report: Mapping[str, Any]) -> Any:
-    return {**report, "summary": {**report["summary"], "seconds": 0}}
+    summary = report.get("summary")
+    return {**report, "summary": {**summary, "seconds": 0} if isinstance(summary, Mapping) else None}
+
+
+def _rows(path: Path) -> dict[str, list[Any]]:
+    """File name to size, time of change and sha256, as written by `Run`; anything else is passed over."""
+    found = _document(path) or {}
+    return {name: row for name, row in found.items() if isinstance(row, list) and len(row) == 3}
+
+
+def _state(path: Path) -> list[int] | None:
+    """Size and time of change of a file; None when it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _not_as_made(path: Path, *, gone: bool) -> PublisherError:
+    return CheckpointError(
+        f"{path} {'is gone' if gone else 'changed'} since it was made.",
+        hint=f"Remove {path.parent} and run the same command again; it is made anew.",
+    )
 
 
 def _engine_library(recipe: Recipe) -> str:

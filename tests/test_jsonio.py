@@ -101,3 +101,25 @@ def test_a_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pyte
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"a": 1e999}', "larger than a number"),
+        ('{"a": ' + "9" * 5000 + "}", "thousands of digits"),
+        ('{"a": ' + "[" * 300 + "]" * 300 + "}", "nested deeper"),
+        ("[" * 100_000, "nested deeper"),
+    ],
+)
+def test_json_that_could_not_be_written_again_is_refused(text: str, says: str) -> None:
+    with pytest.raises(DocumentError, match=says):
+        jsonio.loads_json(text, "config.json")
+    assert jsonio.loads_json("[" * 150 + "]" * 150, "config.json")
+
+
+def test_leftovers_of_killed_writes_are_swept(tmp_path: Path) -> None:
+    jsonio.write_atomic(tmp_path / "sub/kept.json", "{}")
+    (tmp_path / "sub/.kept.json.x1.partial").write_text("{")
+    jsonio.sweep(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["kept.json"]

@@ -62,7 +62,7 @@ def _blocks(value: Any, path: str = "") -> Iterator[str]:
 
 @rule("CF02", "unknown-method", severity=ERROR, engines=ENGINES)
 def unknown_method(modules: Modules) -> Iterator[Found]:
-    """The declared method is missing, not one of those that carry FP4, or not the one the tensors are in.
+    """The declared method is missing or unreadable, not one that carries FP4, or not the one the tensors are in.
 
     Why: engines choose their loader by `quant_method`; a wrong one fails on the first tensor or, worse, loads packed
     bytes as weights.
@@ -70,6 +70,10 @@ def unknown_method(modules: Modules) -> Iterator[Found]:
     Seen: NVIDIA/Model-Optimizer issue 1173 (a declaration over weights that stayed BF16).
     """
     quant, packed = modules.quant, modules.packed
+    flaw = modules.checkpoint.document_flaws.get(CONFIG)
+    if flaw:
+        yield Found(f"{flaw.rstrip('.')}; engines read nothing of it. Write it again.", file=CONFIG)
+        return
     if quant is None:
         found = f"but {len(packed):,} of its modules are packed" if packed else "and holds no packed weights"
         yield Found(

@@ -116,12 +116,13 @@ class LocalFiles:
             for name in names:
                 path = Path(folder, name)
                 relative = path.relative_to(self.root).as_posix()
-                if path.is_symlink() and not _inside(path, root):
-                    outside.append(relative)
-                    continue
                 try:
                     status = path.stat()
-                except OSError:
+                except OSError:  # a link to nothing or to itself, or a name that cannot be looked up
+                    outside.append(relative)
+                    continue
+                if path.is_symlink() and not _inside(path, root):
+                    outside.append(relative)
                     continue
                 if stat.S_ISREG(status.st_mode) and safe_name(relative):
                     found[relative] = status.st_size

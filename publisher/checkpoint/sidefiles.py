@@ -43,7 +43,8 @@ def carried(source: LocalFiles) -> list[str]:
     outside = [name for name in (*source.outside, *_linked_folders(source.root)) if _wanted(name)]
     if outside:
         raise CheckpointError(
-            f"{source.label}: {outside[0]} is a link that leads out of the folder ({len(outside)} such links).",
+            f"{source.label}: {outside[0]} is a link that leads out of the folder or nowhere "
+            f"({len(outside)} such links).",
             hint="Put a copy of the file in its place.",
         )
     return [name for name in source.sizes if _wanted(name) and not _is_gguf(source, name)]

@@ -34,7 +34,7 @@ from publisher.errors import AccessError, CheckpointError, HubError, PublisherEr
 SCHEME = "hf://"
 READ_AHEAD = 128 * 1024  # one request for the header of a shard of common size
 TIMEOUT = 60.0  # seconds without a byte; the client's own default is to wait for ever
-_SPEC = re.compile(r"^hf://([A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96})(?:@([\w./-]{1,255}))?$")
+_SPEC = re.compile(r"hf://([A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96})(?:@([A-Za-z0-9][\w./-]{0,254}))?", re.ASCII)
 # Weights in other formats and caches; a checkpoint is its safetensors shards.
 IGNORED = ("*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx", "consolidated*", "original/*", ".cache/*")
 
@@ -69,7 +69,7 @@ def parse_spec(spec: str) -> tuple[str, str | None]:
     Raises:
         PublisherError: not of that form.
     """
-    match = _SPEC.match(spec)
+    match = _SPEC.fullmatch(spec)
     if not match:
         raise PublisherError(
             f"{spec[:200]!r} is no Hub repository.", hint="Write hf://org/name or hf://org/name@revision."

@@ -6,6 +6,7 @@ or gate, 4 Hub or network, 5 engine or hardware, 6 interrupted and resumable.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -23,6 +24,13 @@ from publisher.errors import InterruptedRun, PublisherError
 
 Callback = Callable[..., Any]
 Decorator = Callable[[Callback], Callback]
+# What a person can mend: no room, no permission, something else under that name.
+REFUSED = frozenset(
+    {
+        errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR,
+        errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP,
+    }
+)  # fmt: skip
 
 # verb -> one line for the overview; the module `publisher.cli.<verb>` holds `command`.
 VERBS = {
@@ -84,6 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
         error.show()
+        _document(PublisherError(error.format_message(), hint="See `publisher --help`."), arguments)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         _fail(InterruptedRun("Interrupted.", hint="Run the same command again to go on."), arguments)
@@ -92,6 +101,10 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            _fail(_bug(traceback.format_exc()), arguments)
+        _fail(_refused(error), arguments)
     except Exception:  # noqa: BLE001 - a bug: keep the traceback in a file, tell the user in a sentence
         _fail(_bug(traceback.format_exc()), arguments)
 
@@ -103,8 +116,26 @@ def _terminate(*_: object) -> None:
 def _fail(error: PublisherError, arguments: list[str]) -> None:
     from publisher.cli.output import print_error
 
-    print_error(error, as_json="json" in _format_of(arguments))
+    print_error(error)
+    _document(error, arguments)
     sys.exit(error.exit_code)
+
+
+def _document(error: PublisherError, arguments: list[str]) -> None:
+    """The error as the JSON document that was asked for."""
+    from publisher.cli.output import print_error_document
+
+    if _format_of(arguments) == "json":
+        print_error_document(error)
+
+
+def _refused(error: OSError) -> PublisherError:
+    """What a disk or a permission refused, as a sentence."""
+    place = f"{error.filename}: " if error.filename else ""
+    return PublisherError(
+        f"{place}{error.strerror or error}.",
+        hint="Make room, fix the permission or name another place, then run the same command again.",
+    )
 
 
 def _format_of(arguments: list[str]) -> str:

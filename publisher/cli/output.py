@@ -94,16 +94,20 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
-def print_error(error: PublisherError, *, as_json: bool) -> None:
-    """Print an error as one sentence and its hint on standard error; in the json format also on standard output."""
+def print_error(error: PublisherError) -> None:
+    """Print an error as one sentence and its hint on standard error."""
     message, hint = printable(mask(error.message)), printable(mask(error.hint))
     side = _console(stderr=True)
     side.print(f"[bold red]error:[/] {escape(message)}")
     if hint:
         side.print(f"  [dim]→[/] {escape(hint)}")
-    if as_json:
-        body = {"error": {"message": message, "hint": hint, "exit_code": error.exit_code}}
-        sys.stdout.write(json.dumps(body, ensure_ascii=False) + "\n")
+
+
+def print_error_document(error: PublisherError) -> None:
+    """Print an error as one JSON document on standard output."""
+    message, hint = printable(mask(error.message)), printable(mask(error.hint))
+    body = {"error": {"message": message, "hint": hint, "exit_code": error.exit_code}}
+    sys.stdout.write(json.dumps(body, ensure_ascii=False) + "\n")
 
 
 def print_report(output: Output, report: Report, *, limit: int = 40) -> None:

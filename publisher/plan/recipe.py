@@ -98,7 +98,7 @@ def _with_path(kind: Any, section: Mapping[str, Any] | None, base: Path) -> Any:
 
 
 def _path(text: str, base: Path) -> Path:
-    return Path(os.path.normpath(base / Path(text).expanduser()))
+    return Path(os.path.normpath(base / os.path.expanduser(text)))
 
 
 def _source(text: str, base: Path) -> str:

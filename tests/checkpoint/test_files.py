@@ -68,3 +68,12 @@ def test_what_is_no_folder_is_refused_with_its_name(tmp_path: Path, make: object
     make(path)  # type: ignore[operator]
     with pytest.raises(CheckpointError, match=r"model (does not exist|is not a folder)"):
         LocalFiles(path)
+
+
+def test_links_to_nothing_and_to_themselves_are_left_out_and_told(tmp_path: Path) -> None:
+    (tmp_path / "LICENSE").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "real").write_text("x")
+    files = LocalFiles(tmp_path)
+    assert set(files.sizes) == {"real"}
+    assert files.outside == ("LICENSE", "loop")

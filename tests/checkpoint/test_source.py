@@ -111,7 +111,19 @@ def test_no_such_revision_and_no_such_hub(hub: LoopbackHub) -> None:
     assert caught.value.exit_code == 4
 
 
-@pytest.mark.parametrize("spec", ["hf://model", "hf://../etc", "hf://a/b@", "hf://a/b/c", "hf://a/b@x y", "hf://-a/b"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "hf://model",
+        "hf://../etc",
+        "hf://a/b@",
+        "hf://a/b/c",
+        "hf://a/b@x y",
+        "hf://-a/b",
+        "hf://a/b\n",
+        "hf://a/b@../c",
+    ],
+)
 def test_what_is_no_repository_is_refused(spec: str) -> None:
     with pytest.raises(PublisherError, match="no Hub repository"):
         parse_spec(spec)

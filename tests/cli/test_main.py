@@ -64,3 +64,21 @@ def test_a_closed_pipe_is_no_traceback(workspace: Workspace) -> None:
     assert "Traceback" not in process.stderr.read()
     process.wait()
     process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("push",), ("publsh",), ("validate",), ("plan", "--nope"), ("rules", "praise"), ("push", "--gate=x")]
+)
+def test_in_json_a_usage_error_is_an_object_too(workspace: Workspace, arguments: tuple[str, ...]) -> None:
+    done = workspace.publisher(*arguments, "--format", "json", code=2)
+    assert len(done.out.splitlines()) == 1
+    assert done.json["error"]["exit_code"] == 2
+    assert done.json["error"]["message"]
+
+
+@pytest.mark.parametrize("place", ["mxfp4.yaml", "/dev/full", "/proc/run", "x" * 300])
+def test_a_run_directory_that_cannot_be_is_a_sentence(workspace: Workspace, place: str) -> None:
+    done = workspace.publisher("quantize", workspace.recipe(), "--run-dir", place, code=2)
+    assert place in done.err.replace("\n", "")
+    assert "bug" not in done.err
+    assert "→" in done.err

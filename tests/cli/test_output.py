@@ -6,7 +6,17 @@ import json
 
 import pytest
 
-from publisher.cli.output import Display, Output, duration, print_error, print_report, printable, progress_text, size
+from publisher.cli.output import (
+    Display,
+    Output,
+    duration,
+    print_error,
+    print_error_document,
+    print_report,
+    printable,
+    progress_text,
+    size,
+)
 from publisher.errors import AccessError
 from publisher.findings import ERROR, WARNING, Finding, NotRun, Report
 from publisher.journal import Event
@@ -44,7 +54,9 @@ def test_escape_codes_and_markup_of_a_stranger_are_shown_not_obeyed(capsys: pyte
 
 
 def test_an_error_hides_tokens(capsys: pytest.CaptureFixture[str]) -> None:
-    print_error(AccessError("401 for hf_abcdefghijklmnop.", hint="Log in."), as_json=True)
+    error = AccessError("401 for hf_abcdefghijklmnop.", hint="Log in.")
+    print_error(error)
+    print_error_document(error)
     captured = capsys.readouterr()
     assert "hf_abcdefghijklmnop" not in captured.out + captured.err
     assert json.loads(captured.out)["error"]["exit_code"] == 3

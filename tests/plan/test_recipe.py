@@ -178,6 +178,25 @@ def test_what_is_no_recipe_is_one_sentence(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "change",
+    [{"name": "demo\n"}, {"source": "./source\n"}, {"target": {"repo": "a/b\n"}}, {"shard_size": "5GB\n"}],
+)
+def test_a_line_break_at_the_end_is_no_part_of_a_name(change: dict[str, Any]) -> None:
+    assert next(iter(change)) in refused(change)
+
+
+def test_odd_values_are_refused_with_a_short_sentence() -> None:
+    assert "thousands of digits" in refused({"format": 16**6000})
+    many = refused({f"k{number}": 1 for number in range(5000)})
+    assert "4,990 more" in many
+    assert len(many) < 1000
+
+
+def test_a_home_that_nobody_has_is_a_folder_that_does_not_exist() -> None:
+    assert read({"source": "~nobody-of-that-name/model"}).source.endswith("~nobody-of-that-name/model")
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [(5000, 5000), ("5GB", 5 * 10**9), ("1.5 MB", 1_500_000), ("2GiB", 2 << 30), ("7000", 7000), ("3kB", 3000)],
 )

@@ -121,6 +121,13 @@ CASES = [
         lambda tiny: (tiny.config.pop("quantization_config"), setattr(tiny, "hf_quant_config", None)),
         "CF02",
     ),
+    Case(
+        "CF02",
+        "unreadable",
+        later(lambda folder: (folder / "config.json").write_text('{"vocab_size": NaN}')),
+        "CF01 CF02 CF04 CF25",
+        place="config.json",
+    ),
     Case("CF02", "foreign", quant(lambda q: q.update(quant_method="awq")), "CF02", base="llama-mxfp4"),
     Case(
         "CF02",
