@@ -261,6 +261,11 @@ def explained(repo: str, revision: str | None) -> Iterator[None]:
         ) from None
     except HfHubHTTPError as error:
         raise _http(repo, error) from None
+    except (ValueError, KeyError, TypeError) as error:  # a proxy's page, or another service at that address
+        raise HubError(
+            f"What answered for {repo} does not speak as the Hub does ({type(error).__name__}).",
+            hint="Check HF_ENDPOINT, and whether a proxy or a login page stands between, then run again.",
+        ) from None
     except (OSError, RuntimeError) as error:
         raise HubError(
             f"Reading {repo} failed: {type(error).__name__}: {str(error)[:300]}.",

@@ -103,6 +103,14 @@ def test_refusals_say_what_to_do(
     assert token not in str(caught.value)
 
 
+@pytest.mark.parametrize("body", [b"<html>Sign in to the network</html>", b'{"siblings": 5}', b"[]"])
+def test_a_login_page_instead_of_the_hub_is_a_hub_error(hub: LoopbackHub, body: bytes) -> None:
+    hub.fail("GET", "/api/", times=1000, status=200, body=body)
+    with pytest.raises(HubError, match="does not speak as the Hub") as caught:
+        open_checkpoint(resolve("hf://upstream/model", endpoint=hub.endpoint, token=hub.token).files)
+    assert "HF_ENDPOINT" in caught.value.hint
+
+
 def test_no_such_revision_and_no_such_hub(hub: LoopbackHub) -> None:
     with pytest.raises(CheckpointError, match="no revision nowhere"):
         resolve("hf://upstream/model@nowhere", endpoint=hub.endpoint, token=hub.token)
