@@ -13,9 +13,10 @@ from pathlib import PurePath
 from typing import Any
 
 from publisher import jsonio
-from publisher.card.value import Row, Value, count, duration, size
+from publisher.card.value import Row, Value, count, size
 from publisher.checkpoint.open import Checkpoint
 from publisher.plan.model import Plan
+from publisher.units import format_duration
 
 RECORD, REPORT, EVALUATION = "quantize.json", "report.json", "evaluation.json"
 ENGINES = {
@@ -95,7 +96,7 @@ def _environment(record: Mapping[str, Any], versions: Mapping[str, Any]) -> Iter
         yield Row("Hardware", Value(named, f"{RECORD}: device"))
     seconds = _number(record.get("seconds"))
     if seconds is not None:
-        yield Row("Time", Value(duration(seconds), f"{RECORD}: seconds"))
+        yield Row("Time", Value(format_duration(seconds), f"{RECORD}: seconds"))
     peak = record.get("peak_memory")
     parts = peak if isinstance(peak, Mapping) else {"host": peak}
     memory = [f"{size(int(n))} of {key} memory" for key in ("host", "device") if (n := _number(parts.get(key)))]

@@ -52,16 +52,6 @@ def size(number: int) -> str:
     return f"{number} bytes"
 
 
-def duration(seconds: float) -> str:
-    """A wall time as people say it: 42 s, 3 min 5 s, 2 h 10 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.3g} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def shape(sizes: tuple[int, ...]) -> str:
     """A tensor's shape: 576 × 1,536; scalar."""
     return " × ".join(count(number) for number in sizes) or "scalar"

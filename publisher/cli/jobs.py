@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from publisher.cli import parameters
-from publisher.cli.output import Display, Output, duration, format_option
+from publisher.cli.output import Display, Output, format_option
 from publisher.errors import PublisherError
+from publisher.units import format_duration
 
 if TYPE_CHECKING:
     from publisher.runners.local import Job
@@ -48,7 +49,7 @@ def _list(output: Output, found: list[Job]) -> None:
     output.data([job.to_json() for job in found])
     rows = []
     for job in found:
-        took = duration((job.ended or time.time()) - job.started) if job.started else ""
+        took = format_duration((job.ended or time.time()) - job.started) if job.started else ""
         when = datetime.fromtimestamp(job.started).strftime("%Y-%m-%d %H:%M") if job.started else ""
         rows.append((job.name, job.status, job.stage, when, took, job.message[:80]))
     output.table(("run", "status", "stage", "started", "took", "last said"), rows)

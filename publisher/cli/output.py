@@ -22,6 +22,7 @@ from rich.table import Table
 from publisher.errors import PublisherError
 from publisher.findings import Report, Severity
 from publisher.journal import Event, mask
+from publisher.units import format_bytes, format_duration
 
 FORMATS = ("human", "json", "quiet")
 PIPE_WIDTH = 160
@@ -138,18 +139,8 @@ def _verdict(report: Report) -> str:
     head = "publishable" if report.publishable else "not publishable"
     return (
         f"{head}: {len(report.rules_run)} rules run, {len(report.errors)} errors, {len(report.warnings)} warnings, "
-        f"{len(report.not_run)} rules not run; {size(report.bytes_read)} read in {report.seconds:.1f} s"
+        f"{len(report.not_run)} rules not run; {format_bytes(report.bytes_read)} read in {report.seconds:.1f} s"
     )
-
-
-def size(amount: float) -> str:
-    """Bytes in decimal units, as the Hub counts them."""
-    value = float(amount)
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(value) < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.2f} TB"
 
 
 class Display:
@@ -219,18 +210,10 @@ def progress_text(payload: Mapping[str, Any]) -> tuple[str, float, float]:
     """A progress payload in words, and the numbers done and in all."""
     done, total = float(payload.get("done") or 0), float(payload.get("total") or 0)
     unit = str(payload.get("unit") or "")
-    amount = f"{size(done)} of {size(total)}" if unit == "bytes" else f"{done:,.0f} of {total:,.0f} {unit}"
+    amount = (
+        f"{format_bytes(done)} of {format_bytes(total)}" if unit == "bytes" else f"{done:,.0f} of {total:,.0f} {unit}"
+    )
     rate, eta = payload.get("rate"), payload.get("eta")
-    speed = "" if not rate else f", {size(rate)}/s" if unit == "bytes" else f", {rate:,.1f} {unit}/s"
-    left = "" if eta is None or done >= total else f", {duration(float(eta))} left"
+    speed = "" if not rate else f", {format_bytes(rate)}/s" if unit == "bytes" else f", {rate:,.1f} {unit}/s"
+    left = "" if eta is None or done >= total else f", {format_duration(float(eta))} left"
     return f"{amount}{speed}{left}", done, total
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: `42 s`, `3 min 10 s`, `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

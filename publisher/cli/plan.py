@@ -43,4 +43,5 @@ def command(recipe: Path, run_dir: Path | None, form: str) -> None:
     for lack in lacks:
         output.say(f"this machine: {lack.message} {lack.hint}", "red" if lack.fatal else "yellow")
     pipeline.require_plan(plan)
+    pipeline.require_words(prepared)
     output.say(f"next: publisher push {recipe}", "dim")

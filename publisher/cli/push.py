@@ -10,8 +10,9 @@ import click
 
 from publisher.cli import parameters
 from publisher.cli.options import device_option, ignore_option, parse_waivers, recipe_order, run_dir_option
-from publisher.cli.output import Display, Output, format_option, size
+from publisher.cli.output import Display, Output, format_option
 from publisher.errors import PublisherError
+from publisher.units import format_bytes
 
 
 @click.command(
@@ -65,7 +66,7 @@ def command(
     output.data(record)
     output.say(f"published and verified: {record['url']} ({record['visibility']}, gate {record['gate']})", "bold green")
     output.say(
-        f"  {record['files']} files, {size(record['bytes'])}, root digest {record['root_digest']}; "
+        f"  {record['files']} files, {format_bytes(record['bytes'])}, root digest {record['root_digest']}; "
         f"{len(record['sent'])} sent now"
     )
 
@@ -110,6 +111,6 @@ def _print_intention(output: Output, intended: dict[str, Any]) -> None:
         output.say(f"send {name}: {', '.join(paths) or 'nothing, it is there'}")
     if intended["remove"]:
         output.say(f"remove: {', '.join(intended['remove'])}")
-    output.say(f"{size(intended['bytes'])} would be sent; nothing was changed")
+    output.say(f"{format_bytes(intended['bytes'])} would be sent; nothing was changed")
     for problem in intended["problems"]:
         output.say(f"problem: {problem['message']} {problem['hint']}", "red")

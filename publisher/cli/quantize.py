@@ -8,7 +8,8 @@ import click
 
 from publisher.cli import parameters
 from publisher.cli.options import RECIPE, device_option, recipe_order, run_dir_option
-from publisher.cli.output import Display, Output, format_option, size
+from publisher.cli.output import Display, Output, format_option
+from publisher.units import format_bytes
 
 
 @click.command("quantize", epilog="Example: publisher quantize recipe.yaml --run-dir ./run --device cuda:0")
@@ -28,5 +29,5 @@ def command(recipe: Path, run_dir: Path | None, device: str, form: str) -> None:
     output.data(
         {"checkpoint": str(directory.checkpoint), "bytes": checkpoint.tensor_bytes, "shards": len(checkpoint.shards)}
     )
-    output.say(f"{directory.checkpoint}: {size(checkpoint.tensor_bytes)} in {len(checkpoint.shards)} shard(s)")
+    output.say(f"{directory.checkpoint}: {format_bytes(checkpoint.tensor_bytes)} in {len(checkpoint.shards)} shard(s)")
     output.say(f"next: publisher push {recipe}", "dim")

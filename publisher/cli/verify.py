@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from publisher.cli import parameters
-from publisher.cli.output import Output, format_option, size
+from publisher.cli.output import Output, format_option
 from publisher.errors import PublisherError
+from publisher.units import format_bytes
 
 
 @click.command("verify", epilog="Examples: publisher verify hf://org/name   publisher verify folder:./out/org/name")
@@ -53,7 +54,7 @@ def command(place: str, manifest: Path | None, form: str) -> None:
         output.say(f"{target.url} differs from its manifest in {len(differences)} file(s)", "bold red")
         raise click.exceptions.Exit(1)
     output.say(
-        f"{target.url} equals its manifest: {len(found.files) + 1} files, {size(found.size)}, {settings}; "
+        f"{target.url} equals its manifest: {len(found.files) + 1} files, {format_bytes(found.size)}, {settings}; "
         f"root digest {found.root_digest}",
         "bold green",
     )

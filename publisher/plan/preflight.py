@@ -16,7 +16,7 @@ import psutil
 
 from publisher.errors import EngineError, PublisherError
 from publisher.plan.model import Plan, Recipe
-from publisher.plan.sizes import format_bytes
+from publisher.units import format_bytes
 
 LIBRARIES = {"native": ("torch",), "modelopt": ("torch", "transformers", "modelopt")}
 SLACK = 0.9  # memory estimates err on the large side
@@ -93,6 +93,8 @@ def _memory(plan: Plan) -> Iterator[Lack]:
 
 
 def _engine(recipe: Recipe) -> Iterator[Lack]:
+    if os.environ.get(f"PUBLISHER_{recipe.engine.upper().replace('-', '_')}_PYTHON"):
+        return  # another environment's interpreter: that one is asked when the job is written
     missing = [name for name in LIBRARIES[recipe.engine] if importlib.util.find_spec(name) is None]
     if missing:
         yield Lack(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from publisher.plan.model import ClassSummary, Plan
-from publisher.plan.sizes import format_bytes
+from publisher.units import format_bytes
 
 COLUMNS = ("modules", "count", "role", "shape", "action", "decided by", "before", "after")
 

@@ -69,16 +69,3 @@ def memory_needed(recipe: Recipe, source: int, groups: Iterable[Sequence[TensorR
         return MODELOPT_BASE + int(MODELOPT_FACTOR * source)
     group = max((sum(ref.elements for ref in group) for group in groups), default=0)
     return NATIVE_BASE + max(NATIVE_FLOATS * 4 * group, largest_kept)
-
-
-def format_bytes(size: int) -> str:
-    """A size as people read it: decimal units, three digits, such as `594 GB`, `1.02 TB`, `12 B`."""
-    if size < 1000:
-        return f"{size} B"
-    value = float(size)
-    for unit in ("kB", "MB", "GB", "TB", "PB"):
-        value /= 1000
-        if value < 999.5 or unit == "PB":
-            break
-    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
-    return f"{value:.{digits}f} {unit}"

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from publisher.plan.sizes import format_bytes
 from publisher.ui import markup
 from publisher.ui.markup import Html
+from publisher.units import format_bytes
 
 ALL = "all"
 SEVERITIES = ("error", "warning", "info")

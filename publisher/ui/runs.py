@@ -20,6 +20,7 @@ from publisher.runners.local import Job
 from publisher.ui import markup, place, reports, runview
 from publisher.ui.markup import Html
 from publisher.ui.runview import StageState, Told, Watch
+from publisher.units import format_duration
 
 INTERVAL = 1.0  # seconds
 WORDS = {
@@ -220,7 +221,7 @@ def _status(job: Job, told: Told) -> Html:
 
 
 def _stage(stage: StageState) -> Html:
-    took = runview.duration(stage.ended - stage.began) if stage.ended and stage.ended - stage.began >= 0.5 else ""
+    took = format_duration(stage.ended - stage.began) if stage.ended and stage.ended - stage.began >= 0.5 else ""
     return markup.element(
         "li",
         markup.element("span", markup.text(SIGNS[stage.state]), kind="sign", aria_hidden="true"),

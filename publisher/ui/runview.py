@@ -21,9 +21,9 @@ from publisher.journal import Event, RunDirectory
 from publisher.licence import licence_paths
 from publisher.manifest import parse
 from publisher.pipeline import STAGES
-from publisher.plan.sizes import format_bytes
 from publisher.runners import local
 from publisher.runners.local import Job
+from publisher.units import format_bytes, format_duration
 
 WAITING, RUNNING, DONE, SKIPPED, FAILED, STOPPED = "waiting", "running", "done", "skipped", "failed", "stopped"
 LINES = 200
@@ -151,21 +151,11 @@ def progress(told: Told) -> Progress | None:
     if rate:
         parts.append(f"{amount(rate)}/s" if unit == "bytes" else f"{rate:,.1f} {unit}/s")
     if amounts["eta"] is not None and done < total:
-        parts.append(f"{duration(amounts['eta'])} left")
+        parts.append(f"{format_duration(amounts['eta'])} left")
     what = event.payload.get("tensor") or event.payload.get("file") or event.payload.get("what")
     if what:
         parts.append(str(what))
     return Progress(stage=event.stage, text=" · ".join(parts), share=min(1.0, done / total) if total else None)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    return (
-        f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    )
 
 
 def find(root: Path, name: object) -> Path:
@@ -301,4 +291,4 @@ def _label(job: Job) -> str:
 
 def elapsed(job: Job) -> str:
     """How long a run has taken, empty when it never started."""
-    return duration((job.ended or time.time()) - job.started) if job.started else ""
+    return format_duration((job.ended or time.time()) - job.started) if job.started else ""

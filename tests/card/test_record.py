@@ -37,7 +37,7 @@ def test_everything_recorded_is_said(nvfp4: Path) -> None:
         "Quantized by": "NVIDIA Model Optimizer (nvidia-modelopt) 0.47.0",
         "Libraries": "nvidia-modelopt 0.47.0, torch 2.13.0",
         "Hardware": "NVIDIA B200",
-        "Time": "1 h 2 min",
+        "Time": "1 h 02 min",
         "Peak": "5.0 GB (4.7 GiB) of host memory, 150.0 GB (139.7 GiB) of device memory",
     }
 

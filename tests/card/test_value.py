@@ -20,13 +20,6 @@ def test_sizes_have_both_units() -> None:
     assert value.size(512) == "512 bytes"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.25, "0.25 s"), (59, "59 s"), (185, "3 min 5 s"), (7800, "2 h 10 min")]
-)
-def test_times_are_said_in_two_units(seconds: float, text: str) -> None:
-    assert value.duration(seconds) == text
-
-
 def test_shapes() -> None:
     assert value.shape((576, 1536)) == "576 × 1,536"
     assert value.shape(()) == "scalar"

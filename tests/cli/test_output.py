@@ -6,40 +6,15 @@ import json
 
 import pytest
 
-from publisher.cli.output import (
-    Display,
-    Output,
-    duration,
-    print_error,
-    print_error_document,
-    print_report,
-    printable,
-    progress_text,
-    size,
-)
+from publisher.cli.output import Display, Output, print_error, print_error_document, print_report, printable, progress_text
 from publisher.errors import AccessError
 from publisher.findings import ERROR, WARNING, Finding, NotRun, Report
 from publisher.journal import Event
 
 
-@pytest.mark.parametrize(
-    ("amount", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (590e9, "590.0 GB"), (1.5e12, "1.50 TB")],
-)
-def test_sizes(amount: float, text: str) -> None:
-    assert size(amount) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (190, "3 min 10 s"), (7500, "2 h 05 min")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
 def test_progress_says_what_how_much_how_fast_and_how_long() -> None:
     payload = {"done": 5e8, "total": 1e9, "unit": "bytes", "rate": 1e8, "eta": 5}
-    assert progress_text(payload)[0] == "500.0 MB of 1.0 GB, 100.0 MB/s, 5 s left"
+    assert progress_text(payload)[0] == "500 MB of 1.00 GB, 100 MB/s, 5 s left"
     assert progress_text({"done": 3, "total": 9, "unit": "shards"})[0] == "3 of 9 shards"
 
 

@@ -34,3 +34,10 @@ def test_what_cannot_work_is_refused_with_every_problem(workspace: Workspace) ->
 
 def test_a_missing_recipe_is_a_sentence(workspace: Workspace) -> None:
     assert "none.yaml does not exist" in workspace.publisher("plan", "none.yaml", code=2).err
+
+
+def test_words_the_card_will_need_are_asked_for_by_the_plan(workspace: Workspace) -> None:
+    (workspace.folder / "card.toml").write_text("")
+    done = workspace.publisher("plan", workspace.recipe(), code=2)
+    assert "base_model" in done.err
+    assert "model.layers.*.mlp.up_proj" in done.out, "the plan is shown all the same"
