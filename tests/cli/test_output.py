@@ -6,7 +6,15 @@ import json
 
 import pytest
 
-from publisher.cli.output import Display, Output, print_error, print_error_document, print_report, printable, progress_text
+from publisher.cli.output import (
+    Display,
+    Output,
+    print_error,
+    print_error_document,
+    print_report,
+    printable,
+    progress_text,
+)
 from publisher.errors import AccessError
 from publisher.findings import ERROR, WARNING, Finding, NotRun, Report
 from publisher.journal import Event
