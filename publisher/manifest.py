@@ -182,7 +182,7 @@ def build(
     Raises:
         CheckpointError: no folder, no files, a link, an unreadable file, or names that cannot be published, all listed.
     """
-    sizes = _listing(folder)
+    sizes = listing(folder)
     if not sizes:
         raise CheckpointError(f"{folder} holds no files to publish.", hint="Give the folder of a checkpoint.")
     return Manifest(files=_hash(folder, sizes, known or {}, progress, workers), provenance=provenance)
@@ -219,7 +219,7 @@ def verify_folder(manifest: Manifest, folder: Path, *, progress: Progress | None
     Raises:
         CheckpointError: the folder cannot be read, or holds a link or a name that cannot be published.
     """
-    sizes = _listing(folder)
+    sizes = listing(folder)
     found = compare(manifest.files, {path: (size, None) for path, size in sizes.items()})
     wrong = {difference.path for difference in found}
     same = {entry.path: entry.size for entry in manifest.files if entry.path not in wrong}
@@ -308,7 +308,7 @@ def _sorted(entries: Iterable[FileEntry]) -> tuple[FileEntry, ...]:
     return tuple(sorted(entries, key=lambda entry: entry.path.split("/")))
 
 
-def _listing(folder: Path) -> dict[str, int]:
+def listing(folder: Path) -> dict[str, int]:
     """Relative path to size of every file to publish, or every reason why not at once."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder.", hint="Give the folder of a checkpoint.")

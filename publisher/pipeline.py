@@ -22,6 +22,7 @@ from publisher.card import context, person, render, upstream
 from publisher.checkpoint import source as sources
 from publisher.checkpoint.files import LocalFiles
 from publisher.checkpoint.open import Checkpoint, open_checkpoint
+from publisher.custody import Custody
 from publisher.engines import ENGINES
 from publisher.engines.base import write_job
 from publisher.engines.run import run_job
@@ -182,7 +183,7 @@ class Run:
         """Make the checkpoint, or take over one that was made elsewhere."""
         stamp = self._made_from()
         if self.directory.stamp("quantize") == stamp and self.directory.checkpoint.is_dir():
-            self._require_unchanged()
+            self.custody.require_unchanged()
             self.journal.emit("quantize", "skip", message="the checkpoint is finished")
             return
         if self.directory.stamp("quantize") is not None and self.directory.checkpoint.is_dir():
@@ -191,7 +192,7 @@ class Run:
             self._adopt()
         elif not self.directory.checkpoint.is_dir():
             self._run_engine(self.prepared.plan)
-        self._remember_shards()
+        self._take_custody()
         self.directory.set_stamp("quantize", stamp)
 
     def validate(self) -> Report:
@@ -242,12 +243,13 @@ class Run:
         checkpoint = self.directory.checkpoint
         (checkpoint / manifests.NAME).unlink(missing_ok=True)
         jsonio.sweep(checkpoint)
+        self.custody.require_nothing_added(["README.md", *licence.licence_paths(self.prepared.source.files.sizes)])
         self.journal.emit("manifest", "start", message="taking the digest of every file")
         progress = _Progress(self.journal, "manifest", "bytes")
 
-        built = manifests.build(checkpoint, self._provenance(), known=self._known_digests(), progress=progress)
-        self._require_same_shards(built)
-        self._remember_digests(built)
+        built = manifests.build(checkpoint, self._provenance(), known=self.custody.known_digests(), progress=progress)
+        self.custody.require_same(built)
+        self.custody.remember(built)
         self._write(checkpoint / manifests.NAME, built.encoded().decode())
         report = self._rules(select=("LC",), level="headers", left_out="ran before the card was written")
         self._write_report(self.directory.publication, report)
@@ -272,6 +274,11 @@ class Run:
         return record
 
     # --- what the stages share ---------------------------------------------------------------------------------
+
+    @property
+    def custody(self) -> Custody:
+        """Watches over what the engine made."""
+        return Custody(self.directory.checkpoint, self.directory.path)
 
     @property
     def folder(self) -> Path:
@@ -410,7 +417,8 @@ class Run:
         return jsonio.digest([plan, origin, made])
 
     def _provenance(self) -> manifests.Provenance:
-        quantize = _document(self.directory.quantize) or {}
+        made = (_document(self.directory.quantize) or {}).get("versions") or {}
+        versions = {name: version for name, version in made.items() if name != "publisher"}
         recipe, source = self.prepared.order.recipe, self.prepared.source
         report = jsonio.digest(jsonio.load_json(self.directory.report))
         return manifests.Provenance(
@@ -419,58 +427,18 @@ class Run:
             recipe=recipe.name if recipe else None,
             recipe_digest=recipe.digest if recipe else None,
             engine=recipe.engine if recipe else None,
-            engine_version=(quantize.get("versions") or {}).get(_engine_library(recipe)) if recipe else None,
-            versions={"fp4-publisher": __version__, **(quantize.get("versions") or {})},
+            engine_version=made.get(recipe.engine, made.get("publisher")) if recipe else None,
+            versions={"fp4-publisher": __version__, **versions},
             report_digest=report,
             waivers=dict(self.prepared.order.waivers),
         )
 
-    def _known_digests(self) -> dict[str, str]:
-        """Digests taken earlier of files that have not changed since."""
-        rows = {**_rows(self._shards), **_rows(self._digests)}
-        return {name: row[2] for name, row in rows.items() if _state(self.directory.checkpoint / name) == row[:2]}
-
-    def _remember_digests(self, built: manifests.Manifest) -> None:
-        self._write_rows(self._digests, {entry.path: entry.sha256 for entry in built.files})
-
-    def _write_rows(self, path: Path, digests: Mapping[str, str]) -> None:
-        folder = self.directory.checkpoint
-        rows = {name: [*(_state(folder / name) or (0, 0)), sha256] for name, sha256 in digests.items()}
-        jsonio.write_atomic(path, jsonio.dump_json(rows))
-
-    @property
-    def _digests(self) -> Path:
-        return self.directory.path / "digests.json"
-
-    @property
-    def _shards(self) -> Path:
-        return self.directory.path / "shards.json"
-
-    def _remember_shards(self) -> None:
-        """Take the shards' digests while they are as the engine left them; the manifest uses them again."""
-        folder = self.directory.checkpoint
-        sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
-        progress, done, digests = _Progress(self.journal, "quantize", "bytes"), 0, {}
-        for name, size in sizes.items():
-            digests[name] = manifests.hash_file(folder / name)[1]
-            done += size
-            progress(done, sum(sizes.values()))
-        self._write_rows(self._shards, digests)
-
-    def _require_unchanged(self) -> None:
-        """Refuse shards that are not those the engine made: nothing after this would notice a changed weight."""
-        folder = self.directory.checkpoint
-        for name, row in _rows(self._shards).items():
-            state = _state(folder / name)
-            if state is None or (state != row[:2] and manifests.hash_file(folder / name)[1] != row[2]):
-                raise _not_as_made(folder / name, gone=state is None)
-
-    def _require_same_shards(self, built: manifests.Manifest) -> None:
-        """The same once more, of the digests that will be published."""
-        digests = {entry.path: entry.sha256 for entry in built.files}
-        for name, row in _rows(self._shards).items():
-            if digests.get(name) != row[2]:
-                raise _not_as_made(self.directory.checkpoint / name, gone=name not in digests)
+    def _take_custody(self) -> None:
+        """Record what the engine made; digests it took while writing are not taken again."""
+        shards = (_document(self.directory.quantize) or {}).get("shards")
+        rows = shards.items() if isinstance(shards, dict) else ()
+        known = {name: row["sha256"] for name, row in rows if isinstance(row, dict) and "sha256" in row}
+        self.custody.take(known, _Progress(self.journal, "quantize", "bytes"))
 
     def _require_apart(self) -> None:
         """Refuse a run inside what it reads: its own files would be published with the rest."""
@@ -634,32 +602,6 @@ def _document(path: Path) -> dict[str, Any] | None:
 def _timeless(report: Mapping[str, Any]) -> Any:
     summary = report.get("summary")
     return {**report, "summary": {**summary, "seconds": 0} if isinstance(summary, Mapping) else None}
-
-
-def _rows(path: Path) -> dict[str, list[Any]]:
-    """File name to size, time of change and sha256, as written by `Run`; anything else is passed over."""
-    found = _document(path) or {}
-    return {name: row for name, row in found.items() if isinstance(row, list) and len(row) == 3}
-
-
-def _state(path: Path) -> list[int] | None:
-    """Size and time of change of a file; None when it is not there."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _not_as_made(path: Path, *, gone: bool) -> PublisherError:
-    return CheckpointError(
-        f"{path} {'is gone' if gone else 'changed'} since it was made.",
-        hint=f"Remove {path.parent} and run the same command again; it is made anew.",
-    )
-
-
-def _engine_library(recipe: Recipe) -> str:
-    return {"modelopt": "nvidia-modelopt"}.get(recipe.engine, "fp4-publisher")
 
 
 def _fingerprint(files: Any) -> str:

@@ -97,6 +97,7 @@ _COSTS = {
     "BlockScales": "scales",
     "Scalars": "scales",
     "FusedGroup": "scales",
+    "Listing": "side files",
     "Pair": "source",
     "Repository": "card",
     "Upstream": "card and source",

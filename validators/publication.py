@@ -10,8 +10,9 @@ from typing import Any
 from publisher import jsonio
 from publisher.findings import ERROR, Found
 from publisher.rules import Scope, rule
-from publisher.subjects import CARD, Pair, Repository, Upstream
+from publisher.subjects import CARD, MANIFEST, Listing, Pair, Repository, Upstream
 
+HASHED = 64 << 20  # bytes of a side file whose digest is taken; larger ones and shards are compared by size
 FIELD_TYPES = ("text", "checkbox", "date_picker", "country", "select")
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 
@@ -172,3 +173,33 @@ def _options(spec: Any) -> bool:
         and bool(options)
         and all(isinstance(o, str) or (isinstance(o, Mapping) and {"label", "value"} <= o.keys()) for o in options)
     )
+
+
+@rule("LC14", "differs-from-manifest", severity=ERROR, scope=Scope(MANIFEST, lambda listing: listing.has_manifest))
+def differs_from_manifest(listing: Listing) -> Iterator[Found]:
+    """A file is not the one that publish.json lists, is missing, or is not listed at all.
+
+    Why: the manifest is what the publisher proved; anything else was edited, lost or added afterwards.
+    Fix: publish again with `publisher push`, or restore the file; `publisher verify` compares the shards' digests too.
+    Seen: uploads that lose a licence or keep a stale shard, which the Hub's client does not notice.
+    """
+    try:
+        document = jsonio.loads_json(listing.manifest(), MANIFEST)
+    except jsonio.DocumentError as error:
+        yield Found(f"{error.message} Build the manifest again.", file=MANIFEST)
+        return
+    problems = jsonio.problems(document, "manifest")
+    if problems:
+        yield Found(f"{MANIFEST} is no manifest ({problems[0]}); build it again.", file=MANIFEST)
+        return
+    sizes = listing.checkpoint.files.sizes
+    listed = {entry["name"]: entry for entry in document["resources"]}
+    for name, entry in listed.items():
+        if name not in sizes:
+            yield Found(f"{name} is listed in {MANIFEST} and is not there; restore it.", file=name)
+        elif sizes[name] != entry["size"]:
+            yield Found(f"{name} has {sizes[name]:,} bytes, {MANIFEST} lists {entry['size']:,}; restore it.", file=name)
+        elif not name.endswith(".safetensors") and sizes[name] <= HASHED and listing.sha256(name) != entry["digest"]:
+            yield Found(f"{name} was edited: its sha256 is not the one {MANIFEST} lists; restore it.", file=name)
+    for name in sorted(set(sizes) - set(listed) - {MANIFEST, ".gitattributes"}):
+        yield Found(f"{name} is not listed in {MANIFEST}; remove it or publish again.", file=name)

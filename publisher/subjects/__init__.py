@@ -6,12 +6,12 @@ scales are read once, in file order, and handed to every rule that wants them.
 
 from publisher.subjects.evidence import CARD, LEVELS, Evidence, Meter
 from publisher.subjects.modules import BLOCK, SCALARS, SCALE_SUFFIXES, Headers, Modules, Shard
-from publisher.subjects.publication import Card, Pair, Repository, Upstream, read_card
+from publisher.subjects.publication import MANIFEST, Card, Listing, Pair, Repository, Upstream, read_card
 from publisher.subjects.scales import BlockScales, FusedGroup, Scalars
 from publisher.subjects.stream import NOUNS, Subject, lacking, stream
 
 __all__ = [
-    "BLOCK", "CARD", "LEVELS", "NOUNS", "SCALARS", "SCALE_SUFFIXES", "BlockScales", "Card", "Evidence", "FusedGroup",
-    "Headers", "Meter", "Modules", "Pair", "Repository", "Scalars", "Shard", "Subject", "Upstream", "lacking",
-    "read_card", "stream",
+    "BLOCK", "CARD", "LEVELS", "MANIFEST", "NOUNS", "SCALARS", "SCALE_SUFFIXES", "BlockScales", "Card", "Evidence",
+    "FusedGroup", "Headers", "Listing", "Meter", "Modules", "Pair", "Repository", "Scalars", "Shard", "Subject",
+    "Upstream", "lacking", "read_card", "stream",
 ]  # fmt: skip

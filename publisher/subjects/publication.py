@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from publisher.checkpoint.files import Files
 from publisher.checkpoint.open import Checkpoint
 from publisher.errors import PublisherError
 from publisher.subjects.evidence import CARD, PIECE, Evidence, Meter
+
+MANIFEST = "publish.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +35,30 @@ class Pair:
             self.meter.read(mine, path, begin, begin + PIECE) == self.meter.read(theirs, path, begin, begin + PIECE)
             for begin in range(0, size, PIECE)
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """The files beside the manifest that lists them, `publish.json`."""
+
+    checkpoint: Checkpoint
+    meter: Meter
+
+    @property
+    def has_manifest(self) -> bool:
+        """Whether there is one."""
+        return MANIFEST in self.checkpoint.files.sizes
+
+    def manifest(self) -> bytes:
+        """Its bytes."""
+        return self.meter.read(self.checkpoint.files, MANIFEST)
+
+    def sha256(self, path: str) -> str:
+        """Digest (hex) of one file."""
+        hasher, files = hashlib.sha256(), self.checkpoint.files
+        for begin in range(0, files.sizes[path], PIECE):
+            hasher.update(self.meter.read(files, path, begin, begin + PIECE))
+        return hasher.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,12 @@ from typing import TypeAlias
 
 from publisher.subjects.evidence import CARD, LEVELS, Evidence, Meter
 from publisher.subjects.modules import Headers, Modules, Shard
-from publisher.subjects.publication import Pair, Repository, Upstream, read_publication
+from publisher.subjects.publication import Listing, Pair, Repository, Upstream, read_publication
 from publisher.subjects.scales import BlockScales, FusedGroup, Scalars, read_scales
 
-Subject: TypeAlias = Headers | Shard | Modules | BlockScales | Scalars | FusedGroup | Pair | Repository | Upstream
+Subject: TypeAlias = (
+    Headers | Shard | Modules | BlockScales | Scalars | FusedGroup | Listing | Pair | Repository | Upstream
+)
 SCALE_KINDS: frozenset[type] = frozenset({BlockScales, Scalars, FusedGroup})
 # The noun of each kind, for counts and for `does not apply`.
 NOUNS: Mapping[type, str] = {
@@ -20,6 +22,7 @@ NOUNS: Mapping[type, str] = {
     BlockScales: "block scale tensors",
     Scalars: "kinds of scalars",
     FusedGroup: "fused groups",
+    Listing: "manifests",
     Pair: "sources",
     Repository: "cards",
     Upstream: "upstream cards",
@@ -50,6 +53,8 @@ def stream(evidence: Evidence, kinds: Collection[type], meter: Meter) -> Iterato
         yield from (Shard(checkpoint, header) for header in checkpoint.shards.values())
     if Modules in kinds:
         yield Modules(checkpoint, evidence.source)
+    if Listing in kinds:
+        yield Listing(checkpoint=checkpoint, meter=meter)
     yield from read_publication(evidence, kinds, meter)
     if SCALE_KINDS & set(kinds):
         yield from read_scales(checkpoint, kinds, meter)

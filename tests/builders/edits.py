@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Callable
@@ -12,6 +13,10 @@ import numpy as np
 
 from tests.builders.tiny import Tensor, Tiny, f32, framed, mixture, reheader
 
+MANIFEST_FRAME = """{"version": 1, "root_digest": "%s", "waivers": {}, "versions": {}, "report": {"digest": null},
+ "source": {"commit": null, "repo": null}, "recipe": {"digest": null, "name": null},
+ "engine": {"name": null, "version": null}, "serialization": {"allow_symlinks": false, "hash_type": "sha256",
+ "ignore_paths": [".cache", ".git", ".gitattributes", "publish.json"], "method": "files"}}""" % ("0" * 64)
 Edit = Callable[[Tiny], object]
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 UP = "model.layers.0.mlp.up_proj"
@@ -194,3 +199,23 @@ def four_over_six(tiny: Tiny) -> None:
     for name, tensor in tiny.tensors.items():
         if name.endswith("weight_scale"):
             tensor.data = np.minimum(np.frombuffer(tensor.data, np.uint8), 0x78).tobytes()
+
+
+def _manifest(folder: Path) -> None:
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in ("publish.json", ".gitattributes"))
+    resources = [
+        {
+            "name": path.relative_to(folder).as_posix(),
+            "algorithm": "sha256",
+            "digest": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "size": path.stat().st_size,
+        }
+        for path in paths
+    ]
+    parts = json.loads(MANIFEST_FRAME)
+    (folder / "publish.json").write_text(json.dumps({**parts, "resources": resources}))
+
+
+def listed(*afterwards: Callable[[Path], None]) -> Edit:
+    """Write a manifest of the finished folder, then change the folder."""
+    return each(later(_manifest), *map(later, afterwards))

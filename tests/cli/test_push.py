@@ -246,3 +246,21 @@ def test_a_full_disk_is_a_sentence_and_the_next_run_completes(workspace: Workspa
     assert not workspace.checkpoint.exists()
     assert not workspace.tree.exists()
     assert workspace.push(recipe).json["verified"] is True
+
+
+def test_a_file_laid_into_the_run_is_not_published(workspace: Workspace) -> None:
+    recipe = workspace.recipe()
+    workspace.publisher("quantize", recipe, "--run-dir", "run")
+    (workspace.checkpoint / "extra.pkl").write_bytes(b"not ours")
+    done = workspace.push(recipe, code=2)
+    assert "extra.pkl" in done.err
+    assert not workspace.tree.exists()
+    (workspace.checkpoint / "extra.pkl").unlink()
+    assert workspace.push(recipe).json["verified"] is True
+
+
+def test_an_edit_of_a_published_tree_is_named_without_the_source(pushed: Workspace, workspace: Workspace) -> None:
+    shutil.copytree(pushed.tree, workspace.folder / "tree")
+    (workspace.folder / "tree/LICENSE").write_text("mine")
+    report = workspace.publisher("validate", "tree", "--format", "json", code=1).json
+    assert ("LC14", "LICENSE") in {(f["code"], f["where"]["file"]) for f in report["findings"]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.builders.edits import (
@@ -27,6 +28,7 @@ from tests.builders.edits import (
     index,
     kv_cast,
     later,
+    listed,
     no_export,
     plain_expert,
     poke,
@@ -288,8 +290,23 @@ CASES = [
     Case("LC03", "no-front-matter", file("README.md", b"# Tiny\n"), "LC02 LC03"),
     Case("LC06", "field-type", card("I agree: checkbox", "I agree: tickbox"), "LC06", place="README.md"),
     Case("LC06", "no-options", card("    options: [Research, {label: Something else, value: other}]\n", ""), "LC06"),
+    Case("LC14", "edited", listed(lambda at: _append(at / "tokenizer.json")), "LC14 SD01", place="tokenizer.json"),
+    Case("LC14", "same-size", listed(lambda at: _flip(at / "LICENSE")), "LC01 LC14", place="LICENSE"),
+    Case("LC14", "lost", listed(lambda at: (at / "generation_config.json").unlink()), "LC14 SD01"),
+    Case("LC14", "added", listed(lambda at: (at / "notes.txt").write_text("x")), "LC14", place="notes.txt"),
+    Case("LC14", "no-manifest", file("publish.json", b"{}"), "LC14", place="publish.json"),
     Case("LC06", "gate-open", lambda tiny: None, "LC06", evidence={"gate": "manual", "settings": {"gated": False}}),
 ]
+
+
+def _append(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[0] ^= 0x20
+    path.write_bytes(data)
 
 
 LEGITIMATE: list[tuple[str, str, Edit]] = [
@@ -308,6 +325,7 @@ LEGITIMATE: list[tuple[str, str, Edit]] = [
         "mixture-nvfp4",
         lambda tiny: [put(n, f32(1.0))(tiny) for n in tiny.tensors if n.endswith("input_scale")],
     ),
+    ("listed", "mixture-nvfp4", listed()),
     ("fp8-kv-cast", "llama-nvfp4", kv_cast),
     (
         "stored-kv-scales",

@@ -11,7 +11,7 @@ from publisher.checkpoint.open import open_checkpoint
 from publisher.findings import Report
 from publisher.rules import load_rules, run
 from publisher.subjects import Evidence
-from tests.builders.edits import Edit
+from tests.builders.edits import Edit, listed
 from tests.rules.cases import CASES, GOOD, LEGITIMATE, Case
 
 
@@ -59,5 +59,5 @@ def test_every_rule_has_a_failing_case() -> None:
 @pytest.mark.parametrize("code", sorted({case.code for case in CASES}))
 def test_every_rule_looks_at_some_good_checkpoint(code: str, tmp_path: Path) -> None:
     """A rule that applies to no good checkpoint would pass by never looking."""
-    runs = (check(tmp_path / base, base) for base in ("llama-nvfp4", "mixture-nvfp4", "mixture-mxfp4"))
+    runs = (check(tmp_path / base, base, listed()) for base in ("llama-nvfp4", "mixture-nvfp4", "mixture-mxfp4"))
     assert any(code in report.rules_run for report in runs)
