@@ -19,6 +19,10 @@ def command(host: str, port: int) -> None:
     """Open the browser app: the same verbs, as a form."""
     if importlib.util.find_spec("gradio") is None:
         raise EngineError("The browser app needs gradio.", hint="pip install 'fp4-publisher[ui]'")
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        click.echo(
+            f"warning: whoever reaches {host}:{port} reads this machine's files and publishes with its login.", err=True
+        )
     from publisher.ui import launch
 
     launch(host=host, port=port)
