@@ -347,15 +347,15 @@ def run(
         else:
             outcomes.setdefault(known.evidence, []).append(_Outcome(known))
     meter = Meter(progress=progress, bytes_read=_opened(evidence))
-    counts = _look(evidence, outcomes, meter)
+    counts = _look(evidence, outcomes, meter, level)
     return _report(outcomes, not_run, reasons, counts, meter, time.monotonic() - began)
 
 
-def _look(evidence: Evidence, outcomes: Mapping[type, list[_Outcome]], meter: Meter) -> Counter[str]:
+def _look(evidence: Evidence, outcomes: Mapping[type, list[_Outcome]], meter: Meter, level: str) -> Counter[str]:
     counts = Counter(shards=len(evidence.checkpoint.shards), tensors=len(evidence.checkpoint.tensors))
     counts["modules"] = len(evidence.checkpoint.modules)
     try:
-        for subject in stream(evidence, outcomes, meter):
+        for subject in stream(evidence, outcomes, meter, level):
             if isinstance(subject, BlockScales | FusedGroup):
                 counts[NOUNS[type(subject)]] += 1
             for outcome in outcomes[type(subject)]:

@@ -12,7 +12,6 @@ from publisher.findings import ERROR, Found
 from publisher.rules import Scope, rule
 from publisher.subjects import CARD, MANIFEST, Listing, Pair, Repository, Upstream
 
-HASHED = 64 << 20  # bytes of a side file whose digest is taken; larger ones and shards are compared by size
 FIELD_TYPES = ("text", "checkbox", "date_picker", "country", "select")
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 
@@ -180,7 +179,7 @@ def differs_from_manifest(listing: Listing) -> Iterator[Found]:
     """A file is not the one that publish.json lists, is missing, or is not listed at all.
 
     Why: the manifest is what the publisher proved; anything else was edited, lost or added afterwards.
-    Fix: publish again with `publisher push`, or restore the file; `publisher verify` compares the shards' digests too.
+    Fix: restore the file, or publish again; shards are hashed at level full and compared by size below it.
     Seen: uploads that lose a licence or keep a stale shard, which the Hub's client does not notice.
     """
     try:
@@ -199,7 +198,7 @@ def differs_from_manifest(listing: Listing) -> Iterator[Found]:
             yield Found(f"{name} is listed in {MANIFEST} and is not there; restore it.", file=name)
         elif sizes[name] != entry["size"]:
             yield Found(f"{name} has {sizes[name]:,} bytes, {MANIFEST} lists {entry['size']:,}; restore it.", file=name)
-        elif not name.endswith(".safetensors") and sizes[name] <= HASHED and listing.sha256(name) != entry["digest"]:
-            yield Found(f"{name} was edited: its sha256 is not the one {MANIFEST} lists; restore it.", file=name)
+        elif listing.hashed(name) and listing.sha256(name) != entry["digest"]:
+            yield Found(f"{name} was changed: its sha256 is not the one {MANIFEST} lists; restore it.", file=name)
     for name in sorted(set(sizes) - set(listed) - {MANIFEST, ".gitattributes"}):
         yield Found(f"{name} is not listed in {MANIFEST}; remove it or publish again.", file=name)

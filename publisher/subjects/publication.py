@@ -15,6 +15,7 @@ from publisher.errors import PublisherError
 from publisher.subjects.evidence import CARD, PIECE, Evidence, Meter
 
 MANIFEST = "publish.json"
+SMALL = 64 << 20  # bytes of a side file whose digest is always taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +40,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """The files beside the manifest that lists them, `publish.json`."""
+    """The files beside the manifest that lists them, `publish.json`; `shards` says whether shards may be read whole."""
 
     checkpoint: Checkpoint
     meter: Meter
+    shards: bool = False
 
     @property
     def has_manifest(self) -> bool:
@@ -53,11 +55,18 @@ class Listing:
         """Its bytes."""
         return self.meter.read(self.checkpoint.files, MANIFEST)
 
+    def hashed(self, path: str) -> int:
+        """Bytes to read for a file's digest; 0 where only its size is compared."""
+        size = self.checkpoint.files.sizes[path]
+        return size if self.shards or (size <= SMALL and not path.endswith(".safetensors")) else 0
+
     def sha256(self, path: str) -> str:
         """Digest (hex) of one file."""
         hasher, files = hashlib.sha256(), self.checkpoint.files
         for begin in range(0, files.sizes[path], PIECE):
-            hasher.update(self.meter.read(files, path, begin, begin + PIECE))
+            piece = self.meter.read(files, path, begin, begin + PIECE)
+            hasher.update(piece)
+            self.meter.step(len(piece))
         return hasher.hexdigest()
 
 

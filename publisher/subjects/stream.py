@@ -40,8 +40,10 @@ def lacking(kind: type, evidence: Evidence, level: str) -> str | None:
     return None
 
 
-def stream(evidence: Evidence, kinds: Collection[type], meter: Meter) -> Iterator[Subject]:
+def stream(evidence: Evidence, kinds: Collection[type], meter: Meter, level: str = "scales") -> Iterator[Subject]:
     """The subjects of the kinds asked for, cheapest first; scales in file order.
+
+    At level `full` the manifest's subject may read whole shards.
 
     Raises:
         CheckpointError: a file cannot be read at all.
@@ -54,7 +56,9 @@ def stream(evidence: Evidence, kinds: Collection[type], meter: Meter) -> Iterato
     if Modules in kinds:
         yield Modules(checkpoint, evidence.source)
     if Listing in kinds:
-        yield Listing(checkpoint=checkpoint, meter=meter)
+        listing = Listing(checkpoint=checkpoint, meter=meter, shards=level == "full")
+        meter.total += sum(map(listing.hashed, checkpoint.files.sizes)) if listing.has_manifest else 0
+        yield listing
     yield from read_publication(evidence, kinds, meter)
     if SCALE_KINDS & set(kinds):
         yield from read_scales(checkpoint, kinds, meter)

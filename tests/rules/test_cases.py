@@ -61,3 +61,18 @@ def test_every_rule_looks_at_some_good_checkpoint(code: str, tmp_path: Path) -> 
     """A rule that applies to no good checkpoint would pass by never looking."""
     runs = (check(tmp_path / base, base, listed()) for base in ("llama-nvfp4", "mixture-nvfp4", "mixture-mxfp4"))
     assert any(code in report.rules_run for report in runs)
+
+
+@pytest.mark.parametrize(("level", "codes"), [("scales", ""), ("full", "LC14")])
+def test_a_changed_weight_is_named_where_shards_are_read(level: str, codes: str, tmp_path: Path) -> None:
+    """The last byte of a shard is a weight no other rule can judge."""
+    _, result = GOOD["llama-mxfp4"]()
+    listed(lambda at: _flip_last(at / "model-00002-of-00002.safetensors"))(result)
+    report = run(Evidence(checkpoint=open_checkpoint(result.write(tmp_path))), level=level)
+    assert said(report) == codes
+
+
+def _flip_last(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
