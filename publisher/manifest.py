@@ -213,24 +213,6 @@ def parse(document: Any, where: str) -> Manifest:
     return manifest
 
 
-def verify_folder(manifest: Manifest, folder: Path, *, progress: Progress | None = None) -> list[Difference]:
-    """Every way in which a folder differs from a manifest; empty when it does not.
-
-    Raises:
-        CheckpointError: the folder cannot be read, or holds a link or a name that cannot be published.
-    """
-    sizes = listing(folder)
-    found = compare(manifest.files, {path: (size, None) for path, size in sizes.items()})
-    wrong = {difference.path for difference in found}
-    same = {entry.path: entry.size for entry in manifest.files if entry.path not in wrong}
-    hashed = {entry.path: entry for entry in _hash(folder, same, {}, progress, 4)}
-    again = compare(
-        [entry for entry in manifest.files if entry.path in hashed],
-        {path: (entry.size, entry.sha256) for path, entry in hashed.items()},
-    )
-    return sorted([*found, *again], key=lambda difference: difference.path.split("/"))
-
-
 def compare(expected: Iterable[FileEntry], actual: Mapping[str, tuple[int, str | None]]) -> list[Difference]:
     """Every difference between entries and what is stored (path to size and, where known, sha256)."""
     entries = {entry.path: entry for entry in expected}

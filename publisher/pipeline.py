@@ -199,7 +199,7 @@ class Run:
         """Run the checkpoint rules; the card prints their outcome."""
         self.journal.emit("validate", "start", message="checking the checkpoint against the rules")
         report = self._rules(
-            ignore=("LC",), level=self.prepared.order.level, left_out="runs last, on the card and the licence"
+            ignore=("LC",), level=self.prepared.order.level, left_out="judged last, on the card and the licence"
         )
         self._write_report(self.directory.report, report)
         self.journal.emit("validate", "done", message=_outcome(report))

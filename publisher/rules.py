@@ -46,7 +46,7 @@ class Scope:
     """What a rule is about, where that is less than every subject of its kind.
 
     Args:
-        noun: completes "does not apply: there is no …".
+        noun: completes "nothing to judge: there is no …".
         holds: whether a subject is meant.
     """
 
@@ -411,7 +411,7 @@ def _unfinished(outcome: _Outcome, meter: Meter) -> str | None:
         return f"not finished: {meter.unreadable:,} scale tensors lie outside their files"
     if not outcome.subjects:
         noun = outcome.rule.scope.noun if outcome.rule.scope else NOUNS[outcome.rule.evidence]
-        return f"does not apply: there is no {noun}"
+        return f"nothing to judge: there is no {noun}"
     return None
 
 

@@ -110,15 +110,18 @@ def test_progress_counts_every_byte_once(tmp_path: Path) -> None:
     assert seen[-1] == (total, total)
 
 
-def test_verify_names_every_difference(tmp_path: Path) -> None:
+def test_a_comparison_names_every_difference(tmp_path: Path) -> None:
+    def stored() -> dict[str, tuple[int, str | None]]:
+        return {entry.path: (entry.size, entry.sha256) for entry in build(tmp_path).files}
+
     built = build(write(tmp_path))
-    assert manifest.verify_folder(built, tmp_path) == []
+    assert manifest.compare(built.files, stored()) == []
     (tmp_path / "a-b").write_bytes(b"9")
     (tmp_path / "a/b").write_bytes(b"longer")
     (tmp_path / "empty").unlink()
     (tmp_path / "stray").write_bytes(b"")
     (tmp_path / ".gitattributes").write_bytes(b"")
-    found = {item.path: item.kind for item in manifest.verify_folder(built, tmp_path)}
+    found = {item.path: item.kind for item in manifest.compare(built.files, stored())}
     assert found == {"a-b": "sha256", "a/b": "size", "empty": "missing", "stray": "unexpected"}
 
 

@@ -31,7 +31,13 @@ def _different(group: FusedGroup) -> Iterator[Found]:
     yield Found(message, file=group.refs[0].shard, tensor=group.refs[0].name)
 
 
-@rule("FU01", "unequal-qkv-scales", severity=ERROR, engines=LOADERS, scope=_scope("q/k/v group", ("qkv_proj",)))
+@rule(
+    "FU01",
+    "unequal-qkv-scales",
+    severity=ERROR,
+    engines=LOADERS,
+    scope=_scope("q/k/v group with global scales", ("qkv_proj",)),
+)
 def unequal_qkv_scales(group: FusedGroup) -> Iterator[Found]:
     """The global weight scales of q, k and v differ.
 
@@ -42,7 +48,13 @@ def unequal_qkv_scales(group: FusedGroup) -> Iterator[Found]:
     yield from _different(group)
 
 
-@rule("FU02", "unequal-gate-up-scales", severity=ERROR, engines=LOADERS, scope=_scope("gate/up group", HALVES, False))
+@rule(
+    "FU02",
+    "unequal-gate-up-scales",
+    severity=ERROR,
+    engines=LOADERS,
+    scope=_scope("gate/up group with global scales", HALVES, False),
+)
 def unequal_gate_up_scales(group: FusedGroup) -> Iterator[Found]:
     """The global weight scales of gate and up of a dense or shared MLP differ.
 
@@ -58,7 +70,7 @@ def unequal_gate_up_scales(group: FusedGroup) -> Iterator[Found]:
     "unequal-latent-scales",
     severity=ERROR,
     engines=LOADERS,
-    scope=_scope("q_a/kv_a group", ("fused_qkv_a_proj",)),
+    scope=_scope("q_a/kv_a group with global scales", ("fused_qkv_a_proj",)),
 )
 def unequal_latent_scales(group: FusedGroup) -> Iterator[Found]:
     """The global weight scales of q_a_proj and kv_a_proj_with_mqa differ.
@@ -75,7 +87,7 @@ def unequal_latent_scales(group: FusedGroup) -> Iterator[Found]:
     "unequal-expert-scales",
     severity=ERROR,
     engines=("vllm", "sglang", "tensorrt-llm"),
-    scope=_scope("gate/up pair of an expert", HALVES, True),
+    scope=_scope("expert's gate/up pair with global scales", HALVES, True),
 )
 def unequal_expert_scales(group: FusedGroup) -> Iterator[Found]:
     """The global weight scales of an expert's gate and up (w1 and w3) differ.

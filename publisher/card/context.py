@@ -280,7 +280,8 @@ def _coverage(checkpoint: Checkpoint, rows: tuple[headers.CoverageRow, ...]) -> 
     rest = headers.other_tensors(checkpoint)
     if rest:
         kinds = ", ".join(sorted({ref.dtype for ref in rest}))
-        told = ("kept", "norms, biases, tables", count(len(rest)), "–", kinds, "differs", "not a linear layer")
+        name, listed = "all other tensors (norms and the like)", "no weight matrix"
+        told = ("kept", name, count(len(rest)), "–", kinds, "differs", listed)
         cells.append(tuple(Value(text, "shard headers") for text in told))
     head = ("Stored", "Modules", "Count", "Layers", "Dtype", "Shape (out × in)", "Exclude list")
     return Table(head, tuple(cells), max(len(rows) - MAX_ROWS, 0))
@@ -329,8 +330,8 @@ def _recipe(plan: Plan, upstream: Upstream) -> str:
             body[key] = {**body[key], "data": "./" + str(body[key]["data"]).rpartition("/")[2]}
     if "card" in body:
         body["card"] = "./" + str(body["card"]).rpartition("/")[2]
-    remark = "" if upstream.commit else "# The source was a local folder; put it beside this file.\n"
-    return remark + jsonio.dump_yaml(body)
+    remark = "# The source was a local folder: put it, and the files named here, beside this recipe.\n"
+    return ("" if upstream.commit else remark) + jsonio.dump_yaml(body)
 
 
 def _citation(upstream: Upstream, person: Mapping[str, Any]) -> Iterator[str]:

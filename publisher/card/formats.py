@@ -11,7 +11,8 @@ from publisher.checkpoint.open import Checkpoint
 
 NAMES = {"nvfp4": "NVFP4", "mxfp4": "MXFP4"}
 _ELEMENT = "FP4 E2M1"
-_DTYPES = {"F8_E4M3": "FP8 E4M3", "U8": "E8M0 (powers of two, stored as U8)", "F8_E8M0": "E8M0 (powers of two)"}
+_DTYPES = {"F8_E4M3": "FP8 E4M3", "U8": "E8M0", "F8_E8M0": "E8M0"}
+_POWER = {"U8": " (a power of two, stored as U8)", "F8_E8M0": " (a power of two)"}
 _INPUTS = ("input_scale", "input_scale_2", "input_global_scale")
 
 
@@ -84,7 +85,9 @@ def _weights(checkpoint: Checkpoint, modules: list[Module]) -> str | None:
     scale = first.tensors["weight_scale"]
     length = block_length(first)
     element = _ELEMENT if first.weight is not None and first.weight.dtype == "U8" else "integer"
-    block = f"one {_DTYPES.get(scale.dtype, scale.dtype)} scale per {length or '?'} elements"
+    block = (
+        f"one {_DTYPES.get(scale.dtype, scale.dtype)} scale{_POWER.get(scale.dtype, '')} per {length or '?'} elements"
+    )
     tensor = next((first.tensors[s] for s in ("weight_scale_2", "weight_global_scale") if s in first.tensors), None)
     more = f"; one {_word(tensor.dtype)} scale per tensor" if tensor is not None else ""
     return f"{format_name(checkpoint)}: {element} elements; {block}{more}"

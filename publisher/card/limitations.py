@@ -36,7 +36,7 @@ def _accuracy(checkpoint: Checkpoint, measured: Perplexity | None) -> Iterator[V
     if measured is None:
         yield Value("Accuracy was not measured by this publication; evaluate it on your own tasks.", "evaluation.json")
         return
-    text = "The perplexity here is weight-only, on one short text: it says nothing about tasks, chat or long contexts"
+    text = "The perplexity here is weight-only, on one text: it says nothing about tasks, chat or long contexts"
     quant = checkpoint.quant
     if quant is not None and quant.activations in ("static", "dynamic"):
         text += ", and leaves out the error that quantized activations add when served"
@@ -98,8 +98,8 @@ def _engines(commands: tuple[Command, ...]) -> Iterator[Value]:
     if not commands:
         yield Value("No serving engine is known to load this layout with these activations.", "engines/serving.json")
     elif untested:
-        yield Value(f"Serving was not tested by the publisher with {_list(untested)}.", "card.toml: serving.verified")
+        yield Value(f"Serving was not tested by the publisher with {_any_of(untested)}.", "card.toml: serving.verified")
 
 
-def _list(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _any_of(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

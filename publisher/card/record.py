@@ -15,7 +15,7 @@ from typing import Any
 from publisher import jsonio
 from publisher.card.value import Row, Value, count, size
 from publisher.checkpoint.open import Checkpoint
-from publisher.plan.model import Plan
+from publisher.plan.model import Calibration, Plan
 from publisher.units import format_duration
 
 RECORD, REPORT, EVALUATION = "quantize.json", "report.json", "evaluation.json"
@@ -25,12 +25,7 @@ ENGINES = {
     "quark": "AMD Quark (amd-quark)",
     "llm-compressor": "LLM Compressor (llmcompressor)",
 }
-_LIBRARY = {
-    "modelopt": "nvidia-modelopt",
-    "native": "publisher",
-    "quark": "amd-quark",
-    "llm-compressor": "llmcompressor",
-}
+_LIBRARY = {"native": "publisher"}  # whose version is the engine's, where it has another name
 _NATIVE_NOTE = "loaders look for that name; the weights were written by the engine named above"
 
 
@@ -66,24 +61,30 @@ def _recipe(checkpoint: Checkpoint, plan: Plan | None, record: Mapping[str, Any]
     elif declared:
         yield Row("Declared producer", Value(declared, "hf_quant_config.json"))
     if plan is not None:
-        yield from _asked(plan)
+        yield from _asked(plan, _mapping(record.get("calibration")))
     yield from _environment(record, versions or {})
 
 
-def _asked(plan: Plan) -> Iterator[Row]:
+def _asked(plan: Plan, drawn: Mapping[str, Any]) -> Iterator[Row]:
     recipe = plan.recipe
     told = jsonio.data("card/keys.json")["modes"].get(recipe.format, {}).get(recipe.mode)
     yield Row("Scales", Value(f"{recipe.mode}: {told}" if told else recipe.mode, "recipe.yaml: mode"))
     text = recipe.calibration
     if text is not None and recipe.activations == "calibrated":
-        told = (
-            f"{PurePath(text.data).name}: up to {count(text.samples)} samples of {count(text.sequence_length)} tokens, "
-            f"seed {text.seed}"
-        )
-        yield Row("Calibration data", Value(told, "recipe.yaml: calibration"))
+        yield Row("Calibration data", _calibrated_on(text, drawn))
     elif recipe.activations != "calibrated":
         yield Row("Calibration data", Value("none needed", "recipe.yaml: activations"))
     yield Row("Recipe digest", Value(f"sha256 {recipe.digest}", "recipe.yaml"))
+
+
+def _calibrated_on(asked: Calibration, drawn: Mapping[str, Any]) -> Value:
+    """What was drawn where the engine recorded it, otherwise what the recipe asked for."""
+    name, length, seed = PurePath(asked.data).name, f"of at most {count(asked.sequence_length)} tokens", asked.seed
+    samples, tokens = drawn.get("samples"), drawn.get("tokens")
+    if type(samples) is int and type(tokens) is int:
+        told = f"{name}: {count(samples)} samples {length}, {count(tokens)} tokens in all, seed {seed}"
+        return Value(told, f"{RECORD}: calibration")
+    return Value(f"{name}: up to {count(asked.samples)} samples {length}, seed {seed}", "recipe.yaml: calibration")
 
 
 def _environment(record: Mapping[str, Any], versions: Mapping[str, Any]) -> Iterator[Row]:

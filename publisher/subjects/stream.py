@@ -14,7 +14,7 @@ Subject: TypeAlias = (
     Headers | Shard | Modules | BlockScales | Scalars | FusedGroup | Listing | Pair | Repository | Upstream
 )
 SCALE_KINDS: frozenset[type] = frozenset({BlockScales, Scalars, FusedGroup})
-# The noun of each kind, for counts and for `does not apply`.
+# The noun of each kind, for counts and for `nothing to judge`.
 NOUNS: Mapping[type, str] = {
     Headers: "checkpoints",
     Shard: "shards",

@@ -56,10 +56,13 @@ def test_a_plan_tells_the_recipe_without_this_machines_folders(
     nvfp4: Path, inputs: dict[str, Any], tmp_path: Path
 ) -> None:
     made = plan(tmp_path)
-    context = make(nvfp4, inputs, plan=made, quantize={"versions": {"nvidia-modelopt": "0.47.0"}})
+    context = make(nvfp4, inputs, plan=made, quantize={"versions": {"modelopt": "0.47.0"}})
     rows = {row.label: row.value.text for row in context.recipe}
     assert rows["Quantized by"] == "NVIDIA Model Optimizer (nvidia-modelopt) 0.47.0"
-    assert rows["Calibration data"] == "chat.jsonl: up to 64 samples of 256 tokens, seed 7"
+    assert rows["Calibration data"] == "chat.jsonl: up to 64 samples of at most 256 tokens, seed 7"
+    recorded = {"calibration": {"samples": 40, "tokens": 9001}}
+    rows = {row.label: row.value.text for row in make(nvfp4, inputs, plan=made, quantize=recorded).recipe}
+    assert rows["Calibration data"] == "chat.jsonl: 40 samples of at most 256 tokens, 9,001 tokens in all, seed 7"
     assert rows["Recipe digest"] == f"sha256 {made.recipe.digest}"
     told = yaml.safe_load(context.reproduce.recipe or "")
     assert told["source"] == "./source", "no commit is known, so no repository can be promised"
@@ -116,7 +119,7 @@ def test_weight_only_and_missing_scales_are_said(nvfp4: Path, inputs: dict[str, 
     (nvfp4 / "config.json").write_text(json.dumps(config))
     text = render(make(nvfp4, inputs))
     assert "not quantized (weight-only)" in text
-    assert "vLLM**, 0.33 or newer" in text
+    assert "vLLM** 0.33 or newer" in text
     assert "| native |" not in text
 
 
@@ -159,8 +162,8 @@ def test_what_no_engine_loads_is_said(nvfp4: Path, inputs: dict[str, Any]) -> No
 def test_a_source_without_terms_is_told(nvfp4: Path, inputs: dict[str, Any], source: Path) -> None:
     (source / "LICENSE").unlink()
     text = render(make(nvfp4, inputs, source=resolve(str(source))))
-    assert "The upstream repository ships no licence file" in text
-    assert "byte for byte the upstream" not in text
+    assert "The source came without a licence file" in text
+    assert "byte for byte those" not in text
 
 
 def test_an_unquantized_or_unknown_checkpoint_still_has_a_card(source: Path, inputs: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ def test_what_was_not_measured_is_said_first(nvfp4: Path) -> None:
 
 def test_a_perplexity_is_no_benchmark(nvfp4: Path) -> None:
     text = told(open_checkpoint(nvfp4), {"source": 10.0, "checkpoint": 11.0})
-    assert "weight-only, on one short text" in text
+    assert "weight-only, on one text" in text
     assert "leaves out the error that quantized activations add" in text
 
 

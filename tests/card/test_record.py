@@ -27,7 +27,7 @@ def test_a_record_of_nothing_adds_no_row(record: dict[str, Any], source: Path) -
 def test_everything_recorded_is_said(nvfp4: Path) -> None:
     record = {
         "engine": "modelopt",
-        "versions": {"torch": "2.13.0", "nvidia-modelopt": "0.47.0"},
+        "versions": {"torch": "2.13.0", "modelopt": "0.47.0"},
         "device": {"kind": "cuda:0", "name": "NVIDIA B200"},
         "seconds": 3725.0,
         "peak_memory": {"host": 5_000_000_000, "device": 150_000_000_000},
@@ -35,7 +35,7 @@ def test_everything_recorded_is_said(nvfp4: Path) -> None:
     rows = {row.label: row.value.text for row in recipe_rows(open_checkpoint(nvfp4), None, record)}
     assert rows == {
         "Quantized by": "NVIDIA Model Optimizer (nvidia-modelopt) 0.47.0",
-        "Libraries": "nvidia-modelopt 0.47.0, torch 2.13.0",
+        "Libraries": "modelopt 0.47.0, torch 2.13.0",
         "Hardware": "NVIDIA B200",
         "Time": "1 h 02 min",
         "Peak": "5.0 GB (4.7 GiB) of host memory, 150.0 GB (139.7 GiB) of device memory",

@@ -94,7 +94,7 @@ def test_nvfp4_card_says_how_it_is_stored(nvfp4: Path, inputs: dict[str, Any]) -
 def test_mxfp4_card_says_how_it_is_stored(mxfp4: Path, inputs: dict[str, Any]) -> None:
     text = card(mxfp4, inputs)
     glance = table(text, "At a glance")
-    assert "E8M0 (powers of two, stored as U8) scale per 32 elements" in glance["Weight format"]
+    assert "one E8M0 scale (a power of two, stored as U8) per 32 elements" in glance["Weight format"]
     assert glance["Activation format"].startswith("MXFP4, dynamic: scales per 32 elements are computed while serving")
     assert glance["KV cache"] == "not quantized"
     assert "AMD MI350X, MI355X (gfx950) | native" in text

@@ -43,7 +43,7 @@ def test_a_good_checkpoint_raises_nothing(base: str, tmp_path: Path) -> None:
     report = check(tmp_path, base, gate="manual", settings={"gated": "manual"})
     assert report.findings == ()
     assert report.publishable
-    assert all(entry.reason.startswith("does not apply") for entry in report.not_run)
+    assert all(entry.reason.startswith("nothing to judge") for entry in report.not_run)
 
 
 @pytest.mark.parametrize(("name", "base", "edit"), LEGITIMATE, ids=[row[0] for row in LEGITIMATE])
