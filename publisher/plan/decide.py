@@ -14,7 +14,7 @@ from publisher.checkpoint.open import Checkpoint
 from publisher.plan.declaration import exclude_list, hf_quant_config, implied_head, quantization_config
 from publisher.plan.model import KEEP, QUANTIZE, ClassSummary, Decision, Plan, Recipe
 from publisher.plan.obstacles import source_obstacles
-from publisher.plan.policy import Matrix, Policy, matrices_of
+from publisher.plan.policy import Matrix, Policy, matrices_of, prediction_layers
 from publisher.plan.problems import problems as found_problems
 from publisher.plan.problems import warnings
 from publisher.plan.proof import disagreements
@@ -33,7 +33,7 @@ def make_plan(recipe: Recipe, checkpoint: Checkpoint, *, commit: str | None = No
         The plan; where `problems` is not empty it must not be started.
     """
     matrices = list(matrices_of(checkpoint))
-    policy = Policy(recipe)
+    policy = Policy(recipe, prediction_layers(checkpoint.modules.values()))
     groups = fused_groups(matrix.name for matrix in matrices)
     decisions = _decide(policy, matrices, groups)
     quantized = [d.module for d in decisions if d.action == QUANTIZE]

@@ -6,12 +6,13 @@ pattern names them (`lm_head`, not `*`); routers are kept always, because no ser
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from publisher.checkpoint.header import TensorRef
-from publisher.checkpoint.modules import Module, role_of
+from publisher.checkpoint.modules import Module, layer_of, role_of
 from publisher.checkpoint.open import Checkpoint
 from publisher.matching import Globs
 from publisher.plan.model import KEEP, QUANTIZE, Decision, Recipe
@@ -29,6 +30,8 @@ PROTECTED = {
     "projector": "projector; name it to quantize it",
     "mtp": "prediction layer; name it to quantize it",
 }
+_LAYER = re.compile(r"(?:.*?\.)?(?:layers|blocks|h)\.\d+(?=\.)")
+_IN_A_LAYER = frozenset({"attention", "mlp", "expert", "shared_expert", "other"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +55,29 @@ class Matrix:
 
 def matrices_of(checkpoint: Checkpoint) -> Iterator[Matrix]:
     """Every module with a weight of two or more dimensions, in name order; names no list can spell are left out."""
+    predicting = prediction_layers(checkpoint.modules.values())
     for module in checkpoint.modules.values():
         if not NAME.fullmatch(module.name):
             continue
-        weight = module.weight
+        weight, stacked = module.weight, fused_expert_tensors(module)
+        if module.role in _IN_A_LAYER and _layer(module.name) in predicting:
+            module = replace(module, role="mtp")
         if weight is not None and len(weight.shape) >= 2:
             yield Matrix(module, weight)
-        elif stacked := fused_expert_tensors(module):
+        elif stacked:
             yield Matrix(module, max((module.tensors[s] for s in stacked), key=lambda ref: ref.size), stacked=True)
+
+
+def prediction_layers(modules: Iterable[Module]) -> frozenset[str]:
+    """Numbered layers that hold a prediction layer's own parts, such as `model.layers.61`."""
+    layers = {_layer(module.name) for module in modules if module.role == "mtp"}
+    return frozenset(layer for layer in layers if layer and role_of(layer) != "mtp")
+
+
+def _layer(name: str) -> str:
+    """`model.layers.61` of `model.layers.61.mlp.experts.0.up_proj`; empty outside of numbered layers."""
+    match = _LAYER.match(name)
+    return match.group() if match else ""
 
 
 class Policy:
@@ -67,13 +85,17 @@ class Policy:
 
     Args:
         recipe: its `quantize` and `keep` globs are used.
+        predicting: the source's prediction layers, as `prediction_layers` finds them.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, predicting: Iterable[str] = ()) -> None:
         self.quantize, self.keep = Globs(recipe.quantize), Globs(recipe.keep)
         by_role: dict[str, list[str]] = defaultdict(list)
+        numbers = {layer_of(layer) for layer in predicting}
         for pattern in recipe.quantize:
             by_role[role_of(pattern.replace("*", "").replace("?", ""))].append(pattern)
+            if numbers and layer_of(pattern) in numbers:
+                by_role["mtp"].append(pattern)
         self._named = {role: Globs(by_role[role]) for role in PROTECTED}
 
     def decide(self, matrix: Matrix) -> Decision:

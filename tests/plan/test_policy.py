@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from publisher.plan.policy import Policy, matrices_of
+from publisher.plan.policy import Policy, matrices_of, prediction_layers
 
 
 def decisions(headers: Any, recipe: Any, tensors: dict[str, Any], **change: Any) -> dict[str, tuple[str, str]]:
-    policy = Policy(recipe(**change))
-    found = [policy.decide(matrix) for matrix in matrices_of(headers(tensors))]
+    checkpoint = headers(tensors)
+    policy = Policy(recipe(**change), prediction_layers(checkpoint.modules.values()))
+    found = [policy.decide(matrix) for matrix in matrices_of(checkpoint)]
     return {d.module: (d.action, d.pattern or d.reason) for d in found}
 
 
@@ -49,6 +50,35 @@ def test_a_sweeping_pattern_does_not_mean_heads_and_towers(
     for sweep in ("*", "*.*", "model.*", "*_proj", "*.proj.*", "lm_h*"):
         assert decisions(headers, recipe, tensors, quantize=[sweep])[module][0] == "keep"
     assert decisions(headers, recipe, tensors, quantize=["*", named])[module] == ("quantize", named)
+
+
+def numbered_on(shapes: Any) -> dict[str, Any]:
+    """Two decoder layers and, as DeepSeek-V3 and GLM store it, a prediction layer with the next number."""
+    tensors: dict[str, Any] = shapes("llama", layers=3)
+    tensors |= {f"model.layers.2.{name}.weight": ("BF16", (64,)) for name in ("enorm", "hnorm", "shared_head.norm")}
+    tensors["model.layers.2.eh_proj.weight"] = ("BF16", (64, 128))
+    tensors["model.layers.2.mlp.gate.weight"] = ("BF16", (8, 64))
+    tensors["model.layers.2.mlp.experts.0.up_proj.weight"] = ("BF16", (32, 64))
+    tensors["model.mtp.layers.0.mlp.up_proj.weight"] = ("BF16", (32, 64))
+    return tensors
+
+
+def test_a_layer_numbered_on_after_the_decoder_is_a_prediction_layer(headers: Any, shapes: Any, recipe: Any) -> None:
+    found = decisions(headers, recipe, numbered_on(shapes), quantize=["*", "*_proj", "*.experts.*", "model.layers.0.*"])
+    kept = {name: why for name, (action, why) in found.items() if action == "keep"}
+    assert kept["model.layers.2.mlp.experts.0.up_proj"] == "prediction layer; name it to quantize it"
+    assert {name for name in found if name.startswith("model.layers.2.")} <= set(kept)
+    assert "model.mtp.layers.0.mlp.up_proj" in kept
+    assert found["model.layers.1.mlp.up_proj"] == ("quantize", "*")
+    assert found["model.layers.0.mlp.up_proj"] == ("quantize", "*")
+
+
+def test_a_prediction_layer_is_quantized_where_its_number_is_named(headers: Any, shapes: Any, recipe: Any) -> None:
+    found = decisions(headers, recipe, numbered_on(shapes), quantize=["*", "model.layers.2.mlp.*"])
+    assert found["model.layers.2.mlp.experts.0.up_proj"] == ("quantize", "model.layers.2.mlp.*")
+    assert found["model.layers.2.self_attn.o_proj"][0] == "keep"
+    assert found["model.layers.2.mlp.gate"] == ("keep", "no serving engine loads a quantized router")
+    assert found["model.mtp.layers.0.mlp.up_proj"][0] == "keep"
 
 
 @pytest.mark.parametrize("pattern", ["*", "*.mlp.gate", "model.layers.0.mlp.gate"])
