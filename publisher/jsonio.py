@@ -27,6 +27,7 @@ from publisher.errors import PublisherError
 DATA = Path(__file__).parent / "data"
 MAX_DOCUMENT = 256 * 1024 * 1024  # an index of 500,000 tensors is about 60 MB
 MAX_DEPTH = 200
+MEND = "Correct that file, or fetch it again, and run the same command again."
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./+-]*(?: [A-Za-z0-9_./+-]+)*")
 _NOT_PLAIN = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none", "nan", "inf"})
 
@@ -64,13 +65,13 @@ def loads_json(data: bytes | str, where: str) -> Any:
     except RecursionError:
         raise _too_deep(where) from None
     except ValueError:  # Python converts no integer of more than 4,300 digits
-        raise DocumentError(f"{where} holds a number of thousands of digits.") from None
+        raise DocumentError(f"{where} holds a number of thousands of digits.", hint=MEND) from None
     _limit_depth(value, where)
     return value
 
 
 def _too_deep(where: str) -> DocumentError:
-    return DocumentError(f"{where} is nested deeper than this program reads ({MAX_DEPTH} levels).")
+    return DocumentError(f"{where} is nested deeper than this program reads ({MAX_DEPTH} levels).", hint=MEND)
 
 
 def _limit_depth(value: Any, where: str) -> None:
@@ -91,7 +92,7 @@ def _limit_depth(value: Any, where: str) -> None:
 def _finite(where: str, literal: str) -> float:
     number = float(literal)
     if math.isinf(number):
-        raise DocumentError(f"{where} contains {literal[:40]}, which is larger than a number can be.")
+        raise DocumentError(f"{where} contains {literal[:40]}, which is larger than a number can be.", hint=MEND)
     return number
 
 
@@ -112,9 +113,9 @@ def loads_yaml(data: bytes | str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
-        raise DocumentError(f"{where} is not the YAML this program reads: {problem}{place}.") from None
+        raise DocumentError(f"{where} is not the YAML this program reads: {problem}{place}.", hint=MEND) from None
     except (RecursionError, ValueError) as error:
-        raise DocumentError(f"{where} cannot be read as YAML: {error}.") from None
+        raise DocumentError(f"{where} cannot be read as YAML: {error}.", hint=MEND) from None
 
 
 def loads_toml(data: bytes | str, where: str) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def loads_toml(data: bytes | str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(_text(data, where))
     except tomllib.TOMLDecodeError as error:
-        raise DocumentError(f"{where} is not TOML: {error}.") from None
+        raise DocumentError(f"{where} is not TOML: {error}.", hint=MEND) from None
 
 
 def read_bytes(path: Path, limit: int = MAX_DOCUMENT) -> bytes:
@@ -141,9 +142,13 @@ def read_bytes(path: Path, limit: int = MAX_DOCUMENT) -> bytes:
     except FileNotFoundError:
         raise DocumentError(f"{path} does not exist.", hint="Check the path.") from None
     except OSError as error:
-        raise DocumentError(f"{path} cannot be read: {error.strerror or error}.") from None
+        raise DocumentError(
+            f"{path} cannot be read: {error.strerror or error}.", hint="Check the path and its permissions."
+        ) from None
     if len(data) > limit:
-        raise DocumentError(f"{path} is longer than {limit:,} bytes; no document of this kind is.")
+        raise DocumentError(
+            f"{path} is longer than {limit:,} bytes; no document of this kind is.", hint="Check the path."
+        )
     return data
 
 
@@ -164,13 +169,13 @@ def _unique(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise DocumentError(f"{where} has the key {key[:200]!r} twice in one object.")
+                raise DocumentError(f"{where} has the key {key[:200]!r} twice in one object.", hint=MEND)
             seen.add(key)
     return found
 
 
 def _constant(where: str, literal: str) -> NoReturn:
-    raise DocumentError(f"{where} contains {literal}, which is not JSON.")
+    raise DocumentError(f"{where} contains {literal}, which is not JSON.", hint=MEND)
 
 
 class _StrictLoader(yaml.SafeLoader):

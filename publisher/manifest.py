@@ -245,7 +245,9 @@ def hash_file(path: Path, advance: Callable[[int], None] | None = None) -> tuple
                 if advance is not None:
                     advance(len(block))
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from None
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror or error}.", hint="Check its permissions and the disk."
+        ) from None
     return size, hasher.hexdigest()
 
 
@@ -323,7 +325,10 @@ def _walk(folder: Path) -> Iterator[tuple[str, int, int]]:
                         status = entry.stat(follow_symlinks=False)
                         yield path, status.st_mode, status.st_size
         except OSError as error:
-            raise CheckpointError(f"{folder / prefix} cannot be read: {error.strerror or error}.") from None
+            raise CheckpointError(
+                f"{folder / prefix} cannot be read: {error.strerror or error}.",
+                hint="Check its permissions and the disk.",
+            ) from None
 
 
 def _name_problems(paths: Sequence[str]) -> Iterator[str]:
@@ -361,7 +366,10 @@ def _hash(
             return FileEntry(path=path, size=sizes[path], sha256=known[path])
         size, sha256 = hash_file(folder / path, count.advance)
         if size != sizes[path]:
-            raise CheckpointError(f"{folder / path} changed while it was read ({sizes[path]:,} to {size:,} bytes).")
+            raise CheckpointError(
+                f"{folder / path} changed while it was read ({sizes[path]:,} to {size:,} bytes).",
+                hint="Let nothing write there and run again.",
+            )
         return FileEntry(path=path, size=size, sha256=sha256)
 
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="sha256") as pool:

@@ -395,7 +395,7 @@ class Run:
         """Take over a checkpoint that was made elsewhere: hard links for shards, copies for the rest."""
         place = self.prepared.order.checkpoint
         if place is None:
-            raise PublisherError("Neither a recipe nor a checkpoint is given.")
+            raise PublisherError("Neither a recipe nor a checkpoint is given.", hint="See `publisher push --help`.")
         files, staging = LocalFiles(place), self.directory.staging
         shutil.rmtree(staging, ignore_errors=True)
         for name in files.sizes:

@@ -104,7 +104,9 @@ class LocalFiles:
 
     def _path(self, path: str) -> Path:
         if not safe_name(path):
-            raise CheckpointError(f"The file name {path[:200]!r} leads out of {self.root}.")
+            raise CheckpointError(
+                f"The file name {path[:200]!r} leads out of {self.root}.", hint="Fetch the checkpoint again."
+            )
         return self.root / path
 
     def _walk(self) -> dict[str, int]:
@@ -127,7 +129,10 @@ class LocalFiles:
                 if stat.S_ISREG(status.st_mode) and safe_name(relative):
                     found[relative] = status.st_size
             if len(found) > MAX_FILES:
-                raise CheckpointError(f"{self.root} holds more than {MAX_FILES:,} files; this is no checkpoint.")
+                raise CheckpointError(
+                    f"{self.root} holds more than {MAX_FILES:,} files; this is no checkpoint.",
+                    hint="Name the checkpoint's own folder.",
+                )
         self.outside = tuple(sorted(outside))
         return dict(sorted(found.items()))
 

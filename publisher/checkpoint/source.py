@@ -172,7 +172,9 @@ class HubFiles:
     def read(self, path: str, begin: int = 0, end: int | None = None) -> bytes:
         """Bytes of one file by one range request; see `Files.read`."""
         if path not in self._sizes:
-            raise CheckpointError(f"{self.label} has no file {path[:200]!r}.")
+            raise CheckpointError(
+                f"{self.label} has no file {path[:200]!r}.", hint="Check the repository's files on the Hub."
+            )
         size = self._sizes[path]
         end = size if end is None else min(end, size)
         head = self._heads.get(path)
@@ -195,7 +197,9 @@ class HubFiles:
             if isinstance(entry, RepoFile) and safe_name(entry.path):
                 found[entry.path] = entry.size
             if len(found) > MAX_FILES:
-                raise CheckpointError(f"{self.repo} holds more than {MAX_FILES:,} files; this is no checkpoint.")
+                raise CheckpointError(
+                    f"{self.repo} holds more than {MAX_FILES:,} files; this is no checkpoint.", hint="Check the name."
+                )
         return dict(sorted(found.items()))
 
     def _range(self, path: str, begin: int, end: int) -> bytes:
@@ -254,7 +258,7 @@ def explained(repo: str, revision: str | None) -> Iterator[None]:
             hint="Check the name; for a private repository set HF_TOKEN or run `hf auth login`.",
         ) from None
     except HFValidationError as error:
-        raise PublisherError(f"{repo} is no repository name: {error}.") from None
+        raise PublisherError(f"{repo} is no repository name: {error}.", hint="Write it as hf://org/name.") from None
     except LocalEntryNotFoundError:
         raise HubError(
             f"{repo} could not be downloaded.", hint="Check the network and run again; finished files are kept."

@@ -101,7 +101,7 @@ def _confirm(order: Any, url: str, *, yes: bool) -> None:
         return
     opened = "open to everybody" if target.gate == "off" else f"visible to everybody, gated ({target.gate})"
     if not click.confirm(f"{url} will be {opened}. Go on?", err=True):
-        raise PublisherError("Nothing was started.")
+        raise PublisherError("Nothing was started.", hint="Answer y, give --yes, or keep it hidden with --private.")
 
 
 def _print_intention(output: Output, intended: dict[str, Any]) -> None:

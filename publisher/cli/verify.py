@@ -47,7 +47,9 @@ def command(place: str, manifest: Path | None, form: str) -> None:
         }
     )
     if settings is None:
-        raise PublisherError(f"There is no repository at {target.url}.")
+        raise PublisherError(
+            f"There is no repository at {target.url}.", hint="Check the name; `publisher push` makes it."
+        )
     for difference in differences:
         output.say(str(difference), "red")
     if differences:

@@ -36,7 +36,10 @@ def read_manifest(target: Target) -> Manifest:
     if stored is None:
         raise HubError(f"{target.url} holds no {manifests.NAME}.", hint="Publish it with `publisher push`.")
     if stored.size > MAX_DOCUMENT:
-        raise HubError(f"{target.url} holds a {manifests.NAME} of {stored.size:,} bytes; no manifest is that long.")
+        raise HubError(
+            f"{target.url} holds a {manifests.NAME} of {stored.size:,} bytes; no manifest is that long.",
+            hint="Publish again.",
+        )
     document = jsonio.loads_json(target.read(manifests.NAME), f"{target.url}: {manifests.NAME}")
     return manifests.parse(document, f"{target.url}: {manifests.NAME}")
 

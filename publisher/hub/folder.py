@@ -57,6 +57,11 @@ class FolderTarget:
         """The `file://` address of the files."""
         return self.files.as_uri()
 
+    def require_access(self) -> None:
+        """Refuse a foreign folder under that name."""
+        if (problem := self._foreign()) is not None:
+            raise problem
+
     def preflight(self, publication: Publication) -> list[PublisherError]:
         """No room, no permission, a foreign folder under that name, or a checkpoint inside the target."""
         return [
@@ -146,7 +151,7 @@ class FolderTarget:
     def _path(self, name: str) -> Path:
         problem = name_problem(name) if name not in ("publish.json", ".gitattributes") else None
         if problem is not None:
-            raise HubError(f"{name[:200]!r} {problem}.")
+            raise HubError(f"{name[:200]!r} {problem}.", hint="Rename the file.")
         return self.files / name
 
     def _store(self, name: str, source: Path, staging: Path, advance: Callable[[int], None]) -> None:
@@ -243,7 +248,9 @@ def _copy(source: Path, descriptor: int, advance: Callable[[int], None]) -> str:
     try:
         file = source.open("rb", buffering=0)
     except OSError as error:
-        raise CheckpointError(f"{source} cannot be read: {error.strerror or error}.") from None
+        raise CheckpointError(
+            f"{source} cannot be read: {error.strerror or error}.", hint="Check its permissions and the disk."
+        ) from None
     with file:
         while block := file.read(BLOCK):
             hasher.update(block)

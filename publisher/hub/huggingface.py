@@ -171,7 +171,10 @@ class HuggingFaceTarget:
                 )
                 size = Path(local).stat().st_size
                 if size > MAX_DOCUMENT:
-                    raise HubError(f"{path} has {size:,} bytes, more than a document of {MAX_DOCUMENT:,}.")
+                    raise HubError(
+                        f"{path} has {size:,} bytes, more than a document of {MAX_DOCUMENT:,}.",
+                        hint="Look at it on the Hub.",
+                    )
                 return Path(local).read_bytes()
 
         return self._call(f"read {path}", download)

@@ -91,7 +91,9 @@ def start(
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline and not directory.state.exists():
         if process.poll() is not None and not directory.state.exists():
-            raise PublisherError(f"The run ended at once: {_tail(run_dir / 'console.log')}")
+            raise PublisherError(
+                f"The run ended at once: {_tail(run_dir / 'console.log')}", hint="Mend that and start it again."
+            )
         time.sleep(0.05)
     return process.pid
 
