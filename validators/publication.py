@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from publisher import jsonio
-from publisher.findings import ERROR, Found
+from publisher.findings import ERROR, WARNING, Found
 from publisher.rules import Scope, rule
 from publisher.subjects import CARD, MANIFEST, Listing, Pair, Repository, Upstream
 
@@ -128,7 +128,7 @@ def wrong_base_model(repository: Repository) -> Iterator[Found]:
 
 @rule("LC06", "bad-gate", severity=ERROR)
 def bad_gate(repository: Repository) -> Iterator[Found]:
-    """The gate's form fields are malformed, or the repository's gate is not the one asked for.
+    """The gate's form is malformed, the gate is not the one asked for, or a form stands before no gate (warning).
 
     Why: metadata alone gates nothing, and a malformed form is dropped by the Hub.
     Fix: use the field types text, checkbox, date_picker, country and select; set the gate and read it back.
@@ -148,6 +148,11 @@ def bad_gate(repository: Repository) -> Iterator[Found]:
         wanted = False if repository.gate == "off" else repository.gate
         if gated != wanted:
             yield Found(f"The repository's gate reads back as {gated}, {wanted} was asked for; set it again.")
+    elif settings is not None and not settings.get("gated"):
+        forms = [key for key in repository.card.metadata if key.startswith("extra_gated_")]
+        if forms:
+            message = f"The card has a gate's form ({len(forms)} keys) and the repository has no gate; set one."
+            yield Found(message, file=CARD, severity=WARNING)
 
 
 def _fields(fields: Any) -> Iterator[Found]:

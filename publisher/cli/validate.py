@@ -46,6 +46,7 @@ def command(
             checkpoint=open_checkpoint(place.files),
             source=open_checkpoint(original.files) if original else None,
             base_model=original.repo if original else None,
+            settings={"gated": place.gated} if place.repo else None,
         )
         report = rules.run(
             evidence,

@@ -18,7 +18,6 @@ from publisher.formats.blocks import Float32Array, TensorError, UInt8Array
 MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 MAX = 6.0
 MAX_CODE = 7
-SIGN_BIT = 0x8
 
 Ties = Literal["even", "down"]
 """`even`: to the code with mantissa bit 0 (IEEE, OCP). `down`: towards zero (modelopt's MXFP4)."""

@@ -11,6 +11,7 @@ import pytest
 
 from tests.builders.tiny import llama, nvfp4
 from tests.cli.conftest import Workspace
+from tests.hub.loopback import LoopbackHub
 
 
 @pytest.fixture
@@ -84,3 +85,18 @@ def test_the_human_report_names_rule_place_and_next_step(workspace: Workspace, g
 
 def test_an_unquantized_checkpoint_is_said_to_be_one(workspace: Workspace) -> None:
     assert "CF02" in codes(workspace, workspace.source, code=1)
+
+
+@pytest.mark.parametrize(("gated", "found"), [(False, ["warning"]), ("manual", [])])
+def test_a_gate_that_exists_only_in_the_card_is_seen_on_the_hub(
+    workspace: Workspace, good: Path, gated: str | bool, found: list[str]
+) -> None:
+    files = {path.name: path.read_bytes() for path in good.iterdir() if path.is_file()}
+    with LoopbackHub() as hub:
+        hub.seed_repo(f"{hub.user}/tiny-fp4", files, gated=gated)
+        report = workspace.publisher(
+            "validate", f"hf://{hub.user}/tiny-fp4", "--select", "LC06", "--format", "json",
+            HF_ENDPOINT=hub.endpoint, HF_TOKEN=hub.token,
+        ).json  # fmt: skip
+    assert [finding["severity"] for finding in report["findings"]] == found
+    assert report["summary"]["rules_run"] == 1

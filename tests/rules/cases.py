@@ -296,6 +296,7 @@ CASES = [
     Case("LC14", "added", listed(lambda at: (at / "notes.txt").write_text("x")), "LC14", place="notes.txt"),
     Case("LC14", "no-manifest", file("publish.json", b"{}"), "LC14", place="publish.json"),
     Case("LC06", "gate-open", lambda tiny: None, "LC06", evidence={"gate": "manual", "settings": {"gated": False}}),
+    Case("LC06", "form-without-gate", lambda tiny: None, "LC06w", evidence={"settings": {"gated": False}}),
 ]
 
 
