@@ -26,7 +26,7 @@ from publisher.custody import Custody
 from publisher.engines import ENGINES
 from publisher.engines.base import write_job
 from publisher.engines.run import run_job
-from publisher.errors import CheckpointError, FindingsError, InterruptedRun, PublisherError
+from publisher.errors import CheckpointError, FindingsError, HubError, InterruptedRun, PublisherError
 from publisher.findings import Report
 from publisher.hub import comparison, folder, huggingface
 from publisher.hub.intention import intend
@@ -275,6 +275,17 @@ class Run:
 
     # --- what the stages share ---------------------------------------------------------------------------------
 
+    def require_access(self) -> None:
+        """Refuse, before any work, a login that may not publish; a Hub that cannot be asked now may answer later.
+
+        Raises:
+            AccessError: no token, or no permission.
+        """
+        try:
+            self.target().require_access()
+        except HubError as error:
+            self.journal.emit("plan", "warning", message=f"not known whether this login may publish: {error.message}")
+
     @property
     def custody(self) -> Custody:
         """Watches over what the engine made."""
@@ -517,6 +528,8 @@ def run(
     try:
         for stage in STAGES[: STAGES.index(until) + 1]:
             stages[stage]()
+            if stage == "plan" and until == "push":
+                work.require_access()
     except (KeyboardInterrupt, InterruptedRun):
         journal.emit(stage, "cancelled", message="stopped; run the same command again to go on")
         _save(directory, state, status="interrupted", exit_code=6, message=f"stopped during {stage}")

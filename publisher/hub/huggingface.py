@@ -99,10 +99,14 @@ class HuggingFaceTarget:
         """The repository's page."""
         return f"{self._api.endpoint}/{self.repo}"
 
+    def require_access(self) -> None:
+        """Refuse no token, a read-only one, and a login that may neither write to the repository nor create it."""
+        self._may_write()
+
     def preflight(self, publication: Publication) -> list[PublisherError]:
         """No token, no permission to write or create, metadata the Hub refuses."""
         problems: list[PublisherError] = []
-        for check in (self._may_write, lambda: self._metadata(publication.folder / "README.md")):
+        for check in (self.require_access, lambda: self._metadata(publication.folder / "README.md")):
             try:
                 check()
             except PublisherError as problem:

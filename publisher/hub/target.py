@@ -100,6 +100,14 @@ class Target(Protocol):
     def url(self) -> str:
         """Where a person finds the repository."""
 
+    def require_access(self) -> None:
+        """Refuse a login that may not write here, before there is anything to publish; nothing is changed.
+
+        Raises:
+            AccessError: no token, or no permission.
+            PublisherError: something else is in the way.
+        """
+
     def preflight(self, publication: Publication) -> list[PublisherError]:
         """Everything that would stop a push, found without changing anything."""
 

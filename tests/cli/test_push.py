@@ -155,6 +155,30 @@ def test_a_missing_token_is_an_access_error(workspace: Workspace) -> None:
         )
     assert "token" in done.err
     assert "hf auth login" in done.err
+    assert not workspace.checkpoint.exists(), "refused before hours of work"
+
+
+def test_a_login_that_may_only_read_is_refused_before_the_work(workspace: Workspace) -> None:
+    with LoopbackHub() as hub:
+        reader = hub.add_user("hf_loopbackReadToken00", "bob", role="read")
+        done = workspace.publisher(
+            "push", workspace.recipe(), "--repo", "bob/tiny-fp4", "--run-dir", "run", "--yes", code=3,
+            HF_ENDPOINT=hub.endpoint, HF_TOKEN=reader,
+        )  # fmt: skip
+    assert "may only read" in done.err
+    assert not workspace.checkpoint.exists()
+
+
+@pytest.mark.slow  # the client and the target wait between their attempts, at the start and at the push
+def test_a_hub_that_is_down_at_the_start_stops_only_the_push(workspace: Workspace) -> None:
+    with LoopbackHub() as hub:
+        hub.fail("GET", "/api/whoami", times=1000, status=500)
+        done = workspace.publisher(
+            "push", workspace.recipe(), "--repo", f"{hub.user}/tiny-fp4", "--run-dir", "run", "--yes", code=4,
+            HF_ENDPOINT=hub.endpoint, HF_TOKEN=hub.token,
+        )  # fmt: skip
+    assert "not known whether this login may publish" in done.err
+    assert workspace.checkpoint.exists()
 
 
 def test_push_to_the_hub_with_the_real_client_and_no_token_anywhere(workspace: Workspace) -> None:
