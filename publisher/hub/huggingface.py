@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+from huggingface_hub.utils import build_hf_headers, disable_progress_bars, get_session, hf_raise_for_status
 
 from publisher import __version__
 from publisher.errors import AccessError, HubError, PublisherError
@@ -85,6 +85,7 @@ class HuggingFaceTarget:
         if problem is not None:
             raise problem
         self.repo = repo
+        disable_progress_bars()  # the push tells its own progress, in the journal's words
         self._token = token or get_token()
         self._api = HfApi(
             endpoint=endpoint, token=self._token, library_name="fp4-publisher", library_version=__version__
