@@ -30,7 +30,7 @@ def run(size: str, _folder: Path) -> Result:
     """Measure on the CPU with at most two threads, and on the first GPU when torch sees one; writes no file."""
     import torch
 
-    os.environ.setdefault("TORCHAO_SKIP_LOADING_SO_FILES", "1")
+    os.environ.setdefault("TORCHAO_FORCE_SKIP_LOADING_SO_FILES", "1")
     warnings.simplefilter("ignore")  # the vendors' about one another's versions
     torch.set_num_threads(min(THREADS, torch.get_num_threads()))  # OMP_NUM_THREADS=1 asks for one
     result = Result()

@@ -219,7 +219,13 @@ def _over(weight: Tensor, work: Callable[[slice], T]) -> list[T]:
     chunks = _chunks(weight)
     if weight.device.type != "cpu" or len(chunks) < 2:
         return [work(rows) for rows in chunks]
-    return list(_pool().map(work, chunks))
+    inference = torch.is_inference_mode_enabled()  # the mode belongs to a thread, so the others are told
+
+    def told(rows: slice) -> T:
+        with torch.inference_mode(inference):
+            return work(rows)
+
+    return list(_pool().map(told, chunks))
 
 
 def _chunks(weight: Tensor) -> list[slice]:

@@ -171,3 +171,11 @@ def test_gpu_chunks_and_the_meter() -> None:
     assert torch.equal(results[0][0], results[1][0])
     assert torch.equal(results[0][1], results[1][1])
     assert results[0][2] == pytest.approx(results[1][2], rel=1e-4)
+
+
+def test_chunks_go_to_threads_in_inference_mode_too() -> None:
+    weight = (torch.randn(512, 2048, generator=torch.Generator().manual_seed(3)) * 0.02).bfloat16()
+    with torch.inference_mode():
+        inside = kernels.quantize_mxfp4(weight.clone(), kernels.block_amax(weight, 32), "even")
+    outside = kernels.quantize_mxfp4(weight, kernels.block_amax(weight, 32), "even")
+    assert all(torch.equal(one, other) for one, other in zip(inside, outside, strict=True))
