@@ -164,13 +164,21 @@ def _text(data: bytes | str, where: str) -> str:
 
 
 def _unique(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise DocumentError(f"{where} has the key {key[:200]!r} twice in one object.", hint=MEND)
-            seen.add(key)
+    for key in repeated(pairs):
+        raise DocumentError(f"{where} has the key {key[:200]!r} twice in one object.", hint=MEND)
+    return dict(pairs)
+
+
+def repeated(pairs: list[tuple[str, Any]]) -> list[str]:
+    """Keys that an object's pairs hold again, in order; Python's reader would silently keep the last of them."""
+    if len(dict(pairs)) == len(pairs):
+        return []
+    seen: set[str] = set()
+    found = []
+    for key, _ in pairs:
+        if key in seen:
+            found.append(key)
+        seen.add(key)
     return found
 
 

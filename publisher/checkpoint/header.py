@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from publisher import jsonio
 from publisher.checkpoint.files import Files
 
 MAX_HEADER = 100_000_000  # safetensors src/tensor.rs: MAX_HEADER_SIZE
@@ -160,11 +161,8 @@ def _entries(parse: _Parse, raw: bytes, start: int) -> tuple[Any, list[TensorRef
     duplicates: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(items)
-        if len(found) != len(items):
-            seen: set[str] = set()
-            duplicates.extend(key for key, _ in items if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        return found
+        duplicates.extend(jsonio.repeated(items))
+        return dict(items)
 
     try:
         if not raw.startswith(b"{"):
