@@ -35,6 +35,7 @@ class Found:
         index: the position inside the tensor.
         severity: where it differs from the rule's own.
         engines: serving engines it breaks, where they differ from the rule's own.
+        refuses: those of them that refuse to load, where they differ from the rule's own.
     """
 
     message: str
@@ -43,6 +44,7 @@ class Found:
     index: tuple[int, ...] | None = None
     severity: Severity | None = None
     engines: tuple[str, ...] | None = None
+    refuses: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,7 @@ class Finding:
     tensor: str | None = None
     index: tuple[int, ...] | None = None
     engines: tuple[str, ...] = ()
+    refuses: tuple[str, ...] = ()
     waived: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -69,6 +72,7 @@ class Finding:
             "message": self.message,
             "where": where,
             "engines": list(self.engines),
+            "refused_by": list(self.refuses),
         }
         return found | ({"waived": self.waived} if self.waived is not None else {})
 

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from publisher import __version__
 from publisher.errors import PublisherError
 from publisher.findings import ERROR, INFO, WARNING, Finding, Found, NotRun, Report, Severity
-from publisher.subjects import LEVELS, NOUNS, BlockScales, Evidence, FusedGroup, Meter, Subject, lacking, stream
+from publisher.subjects import KINDS, LEVELS, BlockScales, Evidence, FusedGroup, Meter, Subject, lacking, stream
 
 ENGINES = ("vllm", "sglang", "tensorrt-llm", "atom", "transformers")
 MAX_PLACES = 50  # findings one rule lists; the rest is counted
@@ -36,7 +36,10 @@ _FAMILIES = {
     "NM": "Names and coverage",
     "SV": "Scale values",
     "FU": "Fused groups",
+    "KV": "Key-value cache",
     "SD": "Side files",
+    "TP": "Serving",
+    "NU": "Numbers against the source",
     "LC": "Licence, card and repository",
 }
 
@@ -63,6 +66,7 @@ class Rule:
         slug: the defect's name.
         severity: unless a finding says otherwise.
         engines: serving engines that break, unless a finding says otherwise.
+        refuses: those of them that refuse to load; the others load it and compute something wrong.
         evidence: type of the subjects it looks at.
         scope: which of them.
         summary: the defect in one sentence.
@@ -76,6 +80,7 @@ class Rule:
     slug: str
     severity: Severity
     engines: tuple[str, ...]
+    refuses: tuple[str, ...]
     evidence: type
     scope: Scope | None
     summary: str
@@ -87,21 +92,9 @@ class Rule:
     @property
     def cost(self) -> str:
         """What the rule reads: headers, scales, the source or the card."""
-        return _COSTS[self.evidence.__name__]
+        return KINDS[self.evidence].cost
 
 
-_COSTS = {
-    "Headers": "headers",
-    "Shard": "headers",
-    "Modules": "headers",
-    "BlockScales": "scales",
-    "Scalars": "scales",
-    "FusedGroup": "scales",
-    "Listing": "side files",
-    "Pair": "source",
-    "Repository": "card",
-    "Upstream": "card and source",
-}
 _registry: dict[str, Rule] = {}
 
 
@@ -109,19 +102,28 @@ _Check = TypeVar("_Check", bound=Callable[[Any], Iterable[Found]])
 
 
 def rule(
-    code: str, slug: str, *, severity: Severity, engines: tuple[str, ...] = (), scope: Scope | None = None
+    code: str,
+    slug: str,
+    *,
+    severity: Severity,
+    engines: tuple[str, ...] = (),
+    refuses: tuple[str, ...] = (),
+    scope: Scope | None = None,
 ) -> Callable[[_Check], _Check]:
-    """Register a function as a rule.
+    """Register a function as a rule; an engine that refuses a defect breaks on it, and need not be named twice.
 
     Raises:
-        TypeError: its code is taken, its docstring lacks a part, or its first parameter is no evidence.
+        TypeError: its code is taken, its docstring lacks a part, its first parameter is no evidence, or an engine is
+            unknown.
     """
 
     def register(check: _Check) -> _Check:
         first = next(iter(inspect.signature(check).parameters))
         evidence = typing.get_type_hints(check).get(first)
-        if evidence is None or evidence not in NOUNS:
+        if evidence is None or evidence not in KINDS:
             raise TypeError(f"{code}: the first parameter must be evidence, not {evidence}")
+        if not {*engines, *refuses} <= set(ENGINES):
+            raise TypeError(f"{code}: engines are {', '.join(ENGINES)}")
         known = _registry.get(code)
         if known is not None and inspect.getsourcefile(known.check) != inspect.getsourcefile(check):
             raise TypeError(f"the code {code} is taken by {known.slug}")
@@ -130,7 +132,8 @@ def rule(
             code=code,
             slug=slug,
             severity=severity,
-            engines=engines,
+            engines=tuple(engine for engine in ENGINES if engine in {*engines, *refuses}),
+            refuses=refuses,
             evidence=evidence,
             scope=scope,
             summary=summary,
@@ -272,12 +275,12 @@ class _Outcome:
 
     def _add(self, found: Found) -> None:
         severity = found.severity or self.rule.severity
-        engines = self.rule.engines if found.engines is None else found.engines
+        engines, refuses = _broken(self.rule, found)
         if len(self.findings) >= MAX_PLACES:
             self.rest[severity] += 1
             self.engines.update(dict.fromkeys(engines))
             return
-        self.findings.append(self._finding(found, severity, engines))
+        self.findings.append(self._finding(found, severity, engines, refuses))
 
     def all(self) -> Iterator[Finding]:
         """The findings, what was only counted, and the rule's own failure."""
@@ -289,7 +292,9 @@ class _Outcome:
         if self.failed is not None:
             yield self._finding(Found(f"The rule could not finish: {self.failed}"), ERROR, self.rule.engines)
 
-    def _finding(self, found: Found, severity: Severity, engines: tuple[str, ...]) -> Finding:
+    def _finding(
+        self, found: Found, severity: Severity, engines: tuple[str, ...], refuses: tuple[str, ...] = ()
+    ) -> Finding:
         return Finding(
             code=self.rule.code,
             slug=self.rule.slug,
@@ -299,7 +304,18 @@ class _Outcome:
             tensor=found.tensor and _clean(found.tensor, 1024),
             index=found.index,
             engines=engines,
+            refuses=refuses,
         )
+
+
+def _broken(known: Rule, found: Found) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The engines a finding breaks, and those of them that refuse to load: its own where it names them."""
+    refuses = known.refuses if found.refuses is None else found.refuses
+    if found.engines is None:
+        return tuple(dict.fromkeys((*known.engines, *(found.refuses or ())))), refuses
+    if found.refuses is None:
+        return found.engines, tuple(engine for engine in refuses if engine in found.engines)
+    return tuple(dict.fromkeys((*found.engines, *found.refuses))), refuses
 
 
 def _clean(text: str, limit: int) -> str:
@@ -357,7 +373,7 @@ def _look(evidence: Evidence, outcomes: Mapping[type, list[_Outcome]], meter: Me
     try:
         for subject in stream(evidence, outcomes, meter, level):
             if isinstance(subject, BlockScales | FusedGroup):
-                counts[NOUNS[type(subject)]] += 1
+                counts[KINDS[type(subject)].noun] += 1
             for outcome in outcomes[type(subject)]:
                 outcome.look(subject)
     except PublisherError as error:
@@ -410,7 +426,7 @@ def _unfinished(outcome: _Outcome, meter: Meter) -> str | None:
     if outcome.rule.cost == "scales" and meter.unreadable:
         return f"not finished: {meter.unreadable:,} scale tensors lie outside their files"
     if not outcome.subjects:
-        noun = outcome.rule.scope.noun if outcome.rule.scope else NOUNS[outcome.rule.evidence]
+        noun = outcome.rule.scope.noun if outcome.rule.scope else KINDS[outcome.rule.evidence].noun
         return f"nothing to judge: there is no {noun}"
     return None
 

@@ -8,10 +8,32 @@ from publisher.subjects.evidence import CARD, LEVELS, Evidence, Meter
 from publisher.subjects.modules import BLOCK, SCALARS, SCALE_SUFFIXES, Headers, Modules, Shard
 from publisher.subjects.publication import MANIFEST, Card, Listing, Pair, Repository, Upstream, read_card
 from publisher.subjects.scales import BlockScales, FusedGroup, Scalars
-from publisher.subjects.stream import NOUNS, Subject, lacking, stream
+from publisher.subjects.stream import KINDS, Kind, Subject, lacking, stream
 
 __all__ = [
-    "BLOCK", "CARD", "LEVELS", "MANIFEST", "NOUNS", "SCALARS", "SCALE_SUFFIXES", "BlockScales", "Card", "Evidence",
-    "FusedGroup", "Headers", "Listing", "Meter", "Modules", "Pair", "Repository", "Scalars", "Shard", "Subject",
-    "Upstream", "lacking", "read_card", "stream",
+    "BLOCK",
+    "CARD",
+    "KINDS",
+    "LEVELS",
+    "MANIFEST",
+    "SCALARS",
+    "SCALE_SUFFIXES",
+    "BlockScales",
+    "Card",
+    "Evidence",
+    "FusedGroup",
+    "Headers",
+    "Kind",
+    "Listing",
+    "Meter",
+    "Modules",
+    "Pair",
+    "Repository",
+    "Scalars",
+    "Shard",
+    "Subject",
+    "Upstream",
+    "lacking",
+    "read_card",
+    "stream",
 ]  # fmt: skip

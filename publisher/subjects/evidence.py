@@ -25,6 +25,7 @@ class Evidence:
         card: None judges README.md when there is one, False leaves it alone, True expects it.
         gate: the gate the publication asks for: auto, manual or off.
         settings: the repository's settings as read back (`gated`, `private`), where they are known.
+        sample: blocks per module that payload rules read, chosen with a fixed seed; None reads every one.
     """
 
     checkpoint: Checkpoint
@@ -33,6 +34,7 @@ class Evidence:
     card: bool | None = None
     gate: str | None = None
     settings: Mapping[str, Any] | None = None
+    sample: int | None = None
 
     @property
     def has_card(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from publisher.subjects.evidence import CARD, LEVELS, Evidence, Meter
@@ -13,29 +14,50 @@ from publisher.subjects.scales import BlockScales, FusedGroup, Scalars, read_sca
 Subject: TypeAlias = (
     Headers | Shard | Modules | BlockScales | Scalars | FusedGroup | Listing | Pair | Repository | Upstream
 )
-SCALE_KINDS: frozenset[type] = frozenset({BlockScales, Scalars, FusedGroup})
-# The noun of each kind, for counts and for `nothing to judge`.
-NOUNS: Mapping[type, str] = {
-    Headers: "checkpoints",
-    Shard: "shards",
-    Modules: "module tables",
-    BlockScales: "block scale tensors",
-    Scalars: "kinds of scalars",
-    FusedGroup: "fused groups",
-    Listing: "manifests",
-    Pair: "sources",
-    Repository: "cards",
-    Upstream: "upstream cards",
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of evidence.
+
+    Args:
+        noun: for counts and for `nothing to judge`.
+        cost: what looking at it reads, as tables print it.
+        level: the cheapest level that reads it.
+        source: whether it needs the source.
+        card: whether it needs the model card.
+    """
+
+    noun: str
+    cost: str
+    level: str = "headers"
+    source: bool = False
+    card: bool = False
+
+
+KINDS: Mapping[type, Kind] = {
+    Headers: Kind(noun="checkpoints", cost="headers"),
+    Shard: Kind(noun="shards", cost="headers"),
+    Modules: Kind(noun="module tables", cost="headers"),
+    BlockScales: Kind(noun="block scale tensors", cost="scales", level="scales"),
+    Scalars: Kind(noun="kinds of scalars", cost="scales", level="scales"),
+    FusedGroup: Kind(noun="fused groups", cost="scales", level="scales"),
+    Listing: Kind(noun="manifests", cost="side files"),
+    Pair: Kind(noun="sources", cost="source", source=True),
+    Repository: Kind(noun="cards", cost="card", card=True),
+    Upstream: Kind(noun="upstream cards", cost="card and source", source=True, card=True),
 }
+SCALE_KINDS: frozenset[type] = frozenset({BlockScales, Scalars, FusedGroup})
 
 
 def lacking(kind: type, evidence: Evidence, level: str) -> str | None:
     """What must be given before a rule on this kind of evidence can run; None when nothing is missing."""
-    if kind in SCALE_KINDS and LEVELS.index(level) < LEVELS.index("scales"):
-        return "needs --level scales"
-    if kind in (Pair, Upstream) and evidence.source is None:
+    needs = KINDS[kind]
+    if LEVELS.index(level) < LEVELS.index(needs.level):
+        return f"needs --level {needs.level}"
+    if needs.source and evidence.source is None:
         return "needs the source: --source"
-    if kind in (Repository, Upstream) and not evidence.has_card:
+    if needs.card and not evidence.has_card:
         return f"needs the model card: {CARD}"
     return None
 

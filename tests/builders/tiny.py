@@ -217,6 +217,31 @@ def mixture() -> Tiny:
     return _source(shapes, config)
 
 
+def kimi() -> Tiny:
+    """The mixture as Kimi K2.5 wraps it: under `language_model.`, with a vision tower and a projector beside it."""
+    inner = mixture()
+    rng = np.random.default_rng(11)
+    tensors = {f"language_model.{name}": tensor for name, tensor in inner.tensors.items()}
+    for name, shape in {
+        "mm_projector.proj.0.weight": (64, 48),
+        "mm_projector.proj.2.weight": (64, 64),
+        "vision_tower.encoder.blocks.0.wqkv.weight": (144, 48),
+        "vision_tower.encoder.blocks.0.norm0.weight": (48,),
+    }.items():
+        tensors[name] = bf16(rng.normal(0, 0.02, shape).astype(np.float32))
+    text = {key: value for key, value in inner.config.items() if key not in ("architectures", "torch_dtype")}
+    config = {
+        "architectures": ["KimiK25ForConditionalGeneration"],
+        "model_type": "kimi_k25",
+        "auto_map": {"AutoConfig": "configuration_tiny.TinyConfig", "AutoModel": "modeling_tiny.Tiny"},
+        "text_config": text | {"architectures": ["DeepseekV3ForCausalLM"]},
+        "vision_config": {"hidden_size": 48},
+        "torch_dtype": "bfloat16",
+    }
+    files = {**inner.files, "configuration_tiny.py": b"# code\n"}
+    return Tiny(tensors=dict(sorted(tensors.items())), config=config, files=files)
+
+
 # --- quantizing ----------------------------------------------------------------------------------------------------
 
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("q_a_proj", "kv_a_proj_with_mqa"))
@@ -236,6 +261,15 @@ def _linears(tiny: Tiny) -> list[str]:
     skip = ("embed_tokens", "lm_head", "mlp.gate")
     names = [name.removesuffix(".weight") for name in tiny.tensors if name.endswith("_proj.weight") or "_mqa" in name]
     return [name for name in names if not name.endswith(skip)]
+
+
+def _plain(source: Tiny) -> list[str]:
+    """Linear layers left alone, and a glob for each tower, as an exclude list names them."""
+    towers = sorted({f"{name.partition('.')[0]}*" for name in source.tensors if name.startswith(("vision", "mm_"))})
+    return (
+        sorted(n.removesuffix(".weight") for n in source.tensors if n.endswith(("lm_head.weight", "gate.weight")))
+        + towers
+    )
 
 
 def _mates(name: str, names: Iterable[str]) -> list[str]:
@@ -263,9 +297,7 @@ def nvfp4(source: Tiny, *, activations: bool = True) -> Tiny:
         }
         if activations:
             result.tensors[f"{name}.input_scale"] = f32(0.0031)
-    exclude = ["lm_head"] + ["model.layers.1.mlp.gate", "model.layers.2.mlp.gate"] * (
-        "n_routed_experts" in source.config
-    )
+    exclude = _plain(source)
     algo = "NVFP4" if activations else "W4A16_NVFP4"
     spec = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": 16}
     group = {"weights": spec, "targets": ["Linear"]} | ({"input_activations": spec} if activations else {})
@@ -316,13 +348,67 @@ def mxfp4(source: Tiny) -> Tiny:
             "weight": {**spec, "is_dynamic": False},
             "bias": None,
         },
-        "exclude": ["lm_head"],
+        "exclude": _named(source),
         "layer_type_quant_config": {},
         "layer_quant_config": {},
         "kv_cache_quant_config": {},
         "export": {"kv_cache_group": [], "pack_method": "reorder", "weight_format": "real_quantized"},
     }
     return _finished(result)
+
+
+def _named(source: Tiny) -> list[str]:
+    """Every plain layer by its own name, as Quark and compressed-tensors resolve their lists."""
+    towers = [n.removesuffix(".weight") for n in source.tensors if n.startswith(("vision", "mm_")) and "norm" not in n]
+    return [name for name in _plain(source) if not name.endswith("*")] + sorted(towers)
+
+
+def compressed(source: Tiny, form: str, *, activations: bool = True) -> Tiny:
+    """compressed-tensors' layout: global scales are divisors, payloads are `weight_packed`."""
+    made = nvfp4(source) if form == "nvfp4" else mxfp4(source)
+    names, tensors = set(_linears(source)), {}
+    for name, tensor in made.tensors.items():
+        module, _, suffix = name.rpartition(".")
+        if module not in names or suffix == "weight_scale":
+            tensors[name] = tensor
+        elif suffix == "weight":
+            tensors[f"{module}.weight_packed"] = tensor
+        elif suffix == "weight_scale_2" or (suffix == "input_scale" and activations):
+            value = 1 / struct.unpack("<f", tensor.data)[0]
+            kind = "weight" if suffix == "weight_scale_2" else "input"
+            tensors[f"{module}.{kind}_global_scale"] = f32(value, (1,))
+    made.tensors, made.hf_quant_config = tensors, None
+    block = 16 if form == "nvfp4" else 32
+    spec = {
+        "num_bits": 4,
+        "type": "float",
+        "symmetric": True,
+        "strategy": "tensor_group" if form == "nvfp4" else "group",
+        "group_size": block,
+        "dynamic": False,
+        "scale_dtype": "torch.float8_e4m3fn" if form == "nvfp4" else "torch.uint8",
+    }
+    inputs = {**spec, "dynamic": "local" if form == "nvfp4" else True} if activations else None
+    made.config["quantization_config"] = {
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": spec,
+                "input_activations": inputs,
+                "output_activations": None,
+                "format": f"{form}-pack-quantized",
+            }
+        },
+        "format": f"{form}-pack-quantized",
+        "ignore": _named(source),
+        "kv_cache_scheme": None,
+        "quant_method": "compressed-tensors",
+        "quantization_status": "compressed",
+        "sparsity_config": {},
+        "transform_config": {},
+        "version": "0.20.0",
+    }
+    return _finished(made)
 
 
 def _finished(result: Tiny) -> Tiny:

@@ -8,7 +8,7 @@ import pytest
 
 from publisher.checkpoint.open import open_checkpoint
 from publisher.subjects import (
-    NOUNS,
+    KINDS,
     BlockScales,
     Evidence,
     Headers,
@@ -37,9 +37,9 @@ def test_headers_and_modules_read_nothing_more(tmp_path: Path) -> None:
 def test_everything_comes_cheapest_first(tmp_path: Path) -> None:
     source = open_checkpoint(llama().write(tmp_path / "s"))
     evidence = Evidence(checkpoint=open_checkpoint(nvfp4(llama()).write(tmp_path / "c")), source=source)
-    found = [type(subject) for subject in stream(evidence, set(NOUNS), Meter())]
+    found = [type(subject) for subject in stream(evidence, set(KINDS), Meter())]
     order = list(dict.fromkeys(found))
-    assert set(order) == set(NOUNS)
+    assert set(order) == set(KINDS)
     assert order.index(Modules) < order.index(Pair) < order.index(Upstream) < order.index(BlockScales)
 
 
