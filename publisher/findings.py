@@ -72,8 +72,8 @@ class Finding:
             "message": self.message,
             "where": where,
             "engines": list(self.engines),
-            "refused_by": list(self.refuses),
         }
+        found |= {"refused_by": list(self.refuses)} if self.refuses else {}
         return found | ({"waived": self.waived} if self.waived is not None else {})
 
 
