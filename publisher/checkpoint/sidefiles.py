@@ -18,7 +18,7 @@ from typing import Any
 
 from publisher import jsonio
 from publisher.checkpoint.disk import disk_errors
-from publisher.checkpoint.files import LocalFiles
+from publisher.checkpoint.files import Files, LocalFiles
 from publisher.checkpoint.writer import PARTIAL
 from publisher.errors import CheckpointError
 
@@ -47,7 +47,12 @@ def carried(source: LocalFiles) -> list[str]:
             f"({len(outside)} such links).",
             hint="Put a copy of the file in its place.",
         )
-    return [name for name in source.sizes if _wanted(name) and not _is_gguf(source, name)]
+    return travels(source)
+
+
+def travels(files: Files) -> list[str]:
+    """The files that are carried over, wherever they lie; links are `carried`'s to refuse."""
+    return [name for name in files.sizes if _wanted(name) and not _is_gguf(files, name)]
 
 
 def _wanted(name: str) -> bool:
@@ -58,7 +63,7 @@ def _wanted(name: str) -> bool:
     return lower not in _OURS and not any(fnmatch.fnmatchcase(base, pattern) for pattern in _WEIGHTS)
 
 
-def _is_gguf(source: LocalFiles, name: str) -> bool:
+def _is_gguf(source: Files, name: str) -> bool:
     """Whether a tokenizer file is a whole model: transformers saves the GGUF it read as tokenizer.model."""
     return name.endswith(".model") and source.read(name, 0, 4) == _GGUF
 
