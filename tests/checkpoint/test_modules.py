@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from publisher.checkpoint.header import TensorRef
@@ -70,6 +72,24 @@ def test_module_table_groups_by_all_but_the_last_part() -> None:
     assert up.shards == {"0.safetensors", "1.safetensors"}
     assert table[""].tensors["lonely"].name == "lonely"
     assert table[""].weight is None
+    assert up.kind == "model.layers.*.mlp.up_proj"
+
+
+@pytest.mark.parametrize(
+    "name", ["a.0.mlp.gate", "model.layers.3.ln_1", "h.1.experts.9.w1", "x.norm2", "0.q_proj", "*"]
+)
+def test_a_role_does_not_depend_on_numbers(name: str) -> None:
+    table = module_table([TensorRef(f"{name}.weight", "BF16", (4, 4), "0.safetensors", 0, 32)])
+    assert (table[name].kind, table[name].role) == (class_of(name), role_of(name))
+
+
+def test_a_table_of_many_experts_is_made_at_once() -> None:
+    """Names of one class share their pattern matches, so a hundred thousand modules take about a second."""
+    names = [f"model.layers.{n % 60}.mlp.experts.{n}.up_proj.weight" for n in range(100_000)]
+    began = time.perf_counter()
+    table = module_table(TensorRef(name, "U8", (4, 4), "0.safetensors", 0, 16) for name in names)
+    assert time.perf_counter() - began < 3
+    assert {module.role for module in table.values()} == {"expert"}
 
 
 def test_classes_and_layers() -> None:
