@@ -61,6 +61,7 @@ class Finding:
     engines: tuple[str, ...] = ()
     refuses: tuple[str, ...] = ()
     waived: str | None = None
+    places: int = 1  # how many it stands for; above 1 where a rule found more than are listed
 
     def to_json(self) -> dict[str, Any]:
         """The finding in the shape of the command line's contract."""
@@ -74,6 +75,7 @@ class Finding:
             "engines": list(self.engines),
         }
         found |= {"refused_by": list(self.refuses)} if self.refuses else {}
+        found |= {"places": self.places} if self.places > 1 else {}
         return found | ({"waived": self.waived} if self.waived is not None else {})
 
 

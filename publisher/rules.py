@@ -286,9 +286,8 @@ class _Outcome:
         """The findings, what was only counted, and the rule's own failure."""
         yield from self.findings
         for severity, count in self.rest.items():
-            yield self._finding(
-                Found(f"{count:,} more places like the {MAX_PLACES} listed."), severity, tuple(self.engines)
-            )
+            rest = Found(f"{count:,} more places like the {MAX_PLACES} listed.")
+            yield dataclasses.replace(self._finding(rest, severity, tuple(self.engines)), places=count)
         if self.failed is not None:
             yield self._finding(Found(f"The rule could not finish: {self.failed}"), ERROR, self.rule.engines)
 
@@ -443,6 +442,8 @@ def table() -> list[dict[str, Any]]:
             "severity": str(r.severity),
             "reads": r.cost,
             "engines": list(r.engines),
+            "refused_by": list(r.refuses),
+            "family": _FAMILIES.get(r.code[:2], r.code[:2]),
             "summary": r.summary,
             "why": r.why,
             "fix": r.fix,
