@@ -59,6 +59,9 @@ def safe_name(name: str) -> bool:
 class LocalFiles:
     """The files of a folder. Hidden folders (`.git`, `.cache`) are passed over; links out of the folder are left out.
 
+    `outside` names the links that were left out, because they lead out of the folder, to nothing, or to a folder;
+    `unsafe` the files whose names hold control characters or backslashes.
+
     Args:
         root: the folder.
 
@@ -74,6 +77,7 @@ class LocalFiles:
             )
         self.root = root
         self.outside: tuple[str, ...] = ()
+        self.unsafe: tuple[str, ...] = ()
         self._sizes = self._walk()
 
     @property
@@ -112,9 +116,12 @@ class LocalFiles:
     def _walk(self) -> dict[str, int]:
         found: dict[str, int] = {}
         outside: list[str] = []
+        unsafe: list[str] = []
         root = self.root.resolve()
         for folder, folders, names in os.walk(self.root):
             folders[:] = sorted(f for f in folders if not f.startswith("."))
+            links = [path for path in (Path(folder, f) for f in folders) if path.is_symlink()]
+            outside += [path.relative_to(self.root).as_posix() for path in links]
             for name in names:
                 path = Path(folder, name)
                 relative = path.relative_to(self.root).as_posix()
@@ -126,14 +133,16 @@ class LocalFiles:
                 if path.is_symlink() and not _inside(path, root):
                     outside.append(relative)
                     continue
-                if stat.S_ISREG(status.st_mode) and safe_name(relative):
+                if not safe_name(relative):
+                    unsafe.append(relative)
+                elif stat.S_ISREG(status.st_mode):
                     found[relative] = status.st_size
             if len(found) > MAX_FILES:
                 raise CheckpointError(
                     f"{self.root} holds more than {MAX_FILES:,} files; this is no checkpoint.",
                     hint="Name the checkpoint's own folder.",
                 )
-        self.outside = tuple(sorted(outside))
+        self.outside, self.unsafe = tuple(sorted(outside)), tuple(sorted(unsafe))
         return dict(sorted(found.items()))
 
 

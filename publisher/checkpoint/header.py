@@ -11,12 +11,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from publisher import jsonio
 from publisher.checkpoint.files import Files
 
 MAX_HEADER = 100_000_000  # safetensors src/tensor.rs: MAX_HEADER_SIZE
+MAX_COUNT = 2**63  # a tensor of more elements has no file
+MAX_FLAWS = 100  # flaws one header keeps; a header of 100 MB could hold millions
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 # Bits of one element (safetensors src/tensor.rs, Dtype::bitsize).
@@ -119,7 +121,8 @@ class _Parse:
     flaws: list[Flaw] = field(default_factory=list)
 
     def flaw(self, kind: str, message: str, tensor: str | None = None) -> None:
-        self.flaws.append(Flaw(kind=kind, message=message, tensor=tensor))
+        if len(self.flaws) < MAX_FLAWS:
+            self.flaws.append(Flaw(kind=kind, message=message, tensor=tensor))
 
 
 def read_header(files: Files, shard: str) -> ShardHeader:
@@ -131,6 +134,9 @@ def read_header(files: Files, shard: str) -> ShardHeader:
     if length is None:
         return ShardHeader(shard=shard, file_size=size, flaws=tuple(parse.flaws))
     raw = first[8 : 8 + length] if 8 + length <= len(first) else files.read(shard, 8, 8 + length)
+    if len(raw) < length:  # the file was cut after its size was taken
+        parse.flaw("truncated", f"the header claims {length:,} bytes, {len(raw):,} could be read")
+        return ShardHeader(shard=shard, file_size=size, flaws=tuple(parse.flaws))
     metadata, tensors = _entries(parse, raw, 8 + length)
     return ShardHeader(
         shard=shard, file_size=size, length=length, metadata=metadata, tensors=tuple(tensors), flaws=tuple(parse.flaws)
@@ -168,15 +174,28 @@ def _entries(parse: _Parse, raw: bytes, start: int) -> tuple[Any, list[TensorRef
         if not raw.startswith(b"{"):
             raise ValueError("does not begin with {")
         text = raw.decode("utf-8").rstrip(" ")
-        header = json.loads(text, object_pairs_hook=pairs)
-    except (ValueError, RecursionError) as error:
-        parse.flaw("json", f"the header is no JSON object: {str(error)[:200] or 'nested too deep'}")
+        header = json.loads(text, object_pairs_hook=pairs, parse_constant=_no_constant)
+    except RecursionError:
+        parse.flaw("json", "the header is no JSON object of tensors: it is nested too deep")
+        return None, []
+    except ValueError as error:
+        parse.flaw("json", f"the header is no JSON object: {_problem(error)}")
         return None, []
     for key in duplicates[:20]:
         parse.flaw("duplicate", f"the header has the key {key[:200]!r} twice", key)
     metadata = header.pop("__metadata__", None)
     tensors = [ref for name, entry in header.items() if (ref := _entry(parse, name, entry, start)) is not None]
     return metadata, tensors
+
+
+def _no_constant(literal: str) -> NoReturn:
+    raise ValueError(f"it contains {literal}")
+
+
+def _problem(error: ValueError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start:,} is not UTF-8"
+    return str(error)[:200]
 
 
 def _entry(parse: _Parse, name: str, entry: Any, start: int) -> TensorRef | None:
@@ -190,5 +209,8 @@ def _entry(parse: _Parse, name: str, entry: Any, start: int) -> TensorRef | None
         return None
     if not (type(begin) is int and type(end) is int and 0 <= begin <= end < 2**63):
         parse.flaw("entry", f"data_offsets [{str(begin)[:30]}, {str(end)[:30]}] are malformed", name)
+        return None
+    if max(math.prod(shape), *shape, 0) >= MAX_COUNT:
+        parse.flaw("entry", f"the shape {str(shape[:8])[:80]} counts more elements than a file can hold", name)
         return None
     return TensorRef(name, dtype, tuple(shape), parse.shard, start + begin, start + end)

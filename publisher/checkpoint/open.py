@@ -23,6 +23,7 @@ from publisher.errors import CheckpointError
 INDEX = "model.safetensors.index.json"
 DOCUMENTS = ("config.json", "hf_quant_config.json", INDEX)
 MAX_SHARDS = 10_000
+MAX_HEADERS = 512 << 20  # bytes of all headers; those of 500,000 tensors take about 80 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,10 +113,13 @@ def open_checkpoint(place: Path | Files, *, progress: Callable[[int, int], None]
     if not names and "config.json" not in files.sizes:
         raise CheckpointError(
             f"{files.label} is no checkpoint: it holds neither config.json nor *.safetensors files.",
-            hint="Give the folder that holds config.json, or hf://org/name for a repository.",
+            hint=_elsewhere(files) or "Give the folder that holds config.json, or hf://org/name for a repository.",
         )
     if len(names) > MAX_SHARDS:
-        raise CheckpointError(f"{files.label} holds {len(names):,} shards; at most {MAX_SHARDS:,} are read.")
+        raise CheckpointError(
+            f"{files.label} holds {len(names):,} shards; at most {MAX_SHARDS:,} are read.",
+            hint="Write the checkpoint again with larger shards; the Hub's page reads no more either.",
+        )
     flaws: dict[str, str] = {}
     documents = {name: _document(files, name, flaws) for name in DOCUMENTS}
     shards = {header.shard: header for header in _headers(files, names, progress)}
@@ -132,6 +136,12 @@ def open_checkpoint(place: Path | Files, *, progress: Callable[[int, int], None]
         tensors=tensors,
         modules=module_table(tensors.values()),
     )
+
+
+def _elsewhere(files: Files) -> str:
+    """Where a checkpoint lies one folder deeper; some exporters make a folder of their own."""
+    found = next((name for name in files.sizes if name.endswith("/config.json")), None)
+    return f"There is one in its folder {found.rpartition('/')[0][:200]}." if found else ""
 
 
 def _document(files: Files, name: str, flaws: dict[str, str]) -> Mapping[str, Any] | None:
@@ -163,7 +173,15 @@ def _headers(files: Files, names: list[str], progress: Callable[[int, int], None
 def _counted(
     headers: Iterator[ShardHeader], total: int, progress: Callable[[int, int], None] | None
 ) -> Iterator[ShardHeader]:
+    size = 0
     for done, header in zip(itertools.count(1), headers, strict=False):
+        size += header.length
+        if size > MAX_HEADERS:
+            raise CheckpointError(
+                f"The headers of the first {done:,} of {total:,} shards take {size:,} bytes; "
+                f"at most {MAX_HEADERS:,} are read.",
+                hint="No checkpoint has headers of that size; fetch it again.",
+            )
         if progress is not None:
             progress(done, total)
         yield header

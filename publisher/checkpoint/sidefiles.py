@@ -40,7 +40,7 @@ def carried(source: LocalFiles) -> list[str]:
     Raises:
         CheckpointError: a link leads out of the source folder.
     """
-    outside = [name for name in (*source.outside, *_linked_folders(source.root)) if _wanted(name)]
+    outside = [name for name in source.outside if _wanted(name)]
     if outside:
         raise CheckpointError(
             f"{source.label}: {outside[0]} is a link that leads out of the folder or nowhere "
@@ -66,14 +66,6 @@ def _wanted(name: str) -> bool:
 def _is_gguf(source: Files, name: str) -> bool:
     """Whether a tokenizer file is a whole model: transformers saves the GGUF it read as tokenizer.model."""
     return name.endswith(".model") and source.read(name, 0, 4) == _GGUF
-
-
-def _linked_folders(root: Path) -> list[str]:
-    found: list[str] = []
-    for folder, folders, _ in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(folder, n).relative_to(root).as_posix() for n in folders if Path(folder, n).is_symlink()]
-    return sorted(found)
 
 
 def config_with(config: Mapping[str, Any], quantization_config: Mapping[str, Any]) -> dict[str, Any]:

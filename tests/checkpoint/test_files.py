@@ -77,3 +77,17 @@ def test_links_to_nothing_and_to_themselves_are_left_out_and_told(tmp_path: Path
     files = LocalFiles(tmp_path)
     assert set(files.sizes) == {"real"}
     assert files.outside == ("LICENSE", "loop")
+
+
+def test_linked_folders_and_unsafe_names_are_told(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a").write_text("x")
+    inside = tmp_path / "checkpoint"
+    inside.mkdir()
+    (inside / "weights").symlink_to(tmp_path / "elsewhere")
+    (inside / "bad\nname").write_text("x")
+    (inside / "config.json").write_text("{}")
+    files = LocalFiles(inside)
+    assert set(files.sizes) == {"config.json"}
+    assert files.outside == ("weights",)
+    assert files.unsafe == ("bad\nname",)

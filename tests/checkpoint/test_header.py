@@ -73,6 +73,10 @@ def test_a_long_header_is_read_whole(tmp_path: Path) -> None:
         (shard({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}), "entry", "malformed"),
         (shard({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 2**64]}}), "entry", "malformed"),
         (shard({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 5]}}), "entry", "lacks"),
+        (shard({"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 4]}}), "entry", "more elements"),
+        (shard({"a": {"dtype": "F32", "shape": [0, 10**400], "data_offsets": [0, 0]}}), "entry", "more elements"),
+        (shard({"__metadata__": {"format": float("nan")}}), "json", "contains NaN"),
+        (struct.pack("<Q", 5010) + b'{"a":' + b"9" * 5004 + b"}", "json", "no JSON"),
     ],
 )
 def test_a_bad_header_becomes_a_flaw(tmp_path: Path, data: bytes, kind: str, says: str) -> None:
@@ -88,6 +92,22 @@ def test_a_key_given_twice_is_seen(tmp_path: Path) -> None:
     header = header_of(tmp_path, struct.pack("<Q", len(text)) + text + b"x")
     assert [(flaw.kind, flaw.tensor) for flaw in header.flaws] == [("duplicate", "a")]
     assert len(header.tensors) == 1
+
+
+def test_a_million_bad_entries_keep_a_hundred_flaws(tmp_path: Path) -> None:
+    text = b"{" + b",".join(b'"%d":1' % n for n in range(300_000)) + b"}"
+    header = header_of(tmp_path, struct.pack("<Q", len(text)) + text)
+    assert len(header.flaws) == 100
+
+
+def test_a_file_cut_while_it_is_read_is_truncated(tmp_path: Path) -> None:
+    save_file({f"layer.{i}.weight": np.zeros(1, np.uint8) for i in range(3000)}, tmp_path / "model.safetensors")
+    files = LocalFiles(tmp_path)
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        file.truncate(5000)
+    header = read_header(files, "model.safetensors")
+    assert [flaw.kind for flaw in header.flaws] == ["truncated"]
+    assert "4,992 could be read" in header.flaws[0].message
 
 
 def test_a_huge_claim_costs_no_memory(tmp_path: Path) -> None:

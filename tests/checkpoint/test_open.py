@@ -71,3 +71,27 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(CheckpointError, match=r"neither config\.json nor"):
         open_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_one_folder_deeper_is_pointed_at(tmp_path: Path) -> None:
+    """auto-round writes into a folder of its own."""
+    (tmp_path / "model-nvfp-w4g16").mkdir()
+    (tmp_path / "model-nvfp-w4g16/config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="in its folder model-nvfp-w4g16"):
+        open_checkpoint(tmp_path)
+
+
+def test_ten_thousand_shards_are_refused_before_one_is_read(tmp_path: Path) -> None:
+    for number in range(10_001):
+        (tmp_path / f"model-{number:05d}-of-10001.safetensors").touch()
+    with pytest.raises(CheckpointError, match="holds 10,001 shards"):
+        open_checkpoint(tmp_path)
+
+
+def test_headers_larger_than_any_checkpoints_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("publisher.checkpoint.open.MAX_HEADERS", 3000)
+    for number in range(4):
+        arrays = {f"layer.{i}.weight": np.zeros(1, np.uint8) for i in range(20)}
+        save_file(arrays, tmp_path / f"model-{number:05d}-of-00004.safetensors")
+    with pytest.raises(CheckpointError, match=r"headers of the first \d of 4 shards take"):
+        open_checkpoint(tmp_path)
