@@ -14,7 +14,8 @@ HALVES = ("gate_up_proj", "w13")
 
 def _scope(noun: str, kinds: tuple[str, ...], expert: bool | None = None) -> Scope:
     def holds(group: FusedGroup) -> bool:
-        return group.kind in kinds and (expert is None or (group.role == "expert") is expert)
+        meant = group.of_weights and group.kind in kinds
+        return meant and (expert is None or (group.role == "expert") is expert)
 
     return Scope(noun, holds)
 

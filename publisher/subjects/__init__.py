@@ -5,13 +5,16 @@ scales are read once, in file order, and handed to every rule that wants them.
 """
 
 from publisher.subjects.evidence import CARD, LEVELS, Evidence, Meter
-from publisher.subjects.modules import BLOCK, SCALARS, SCALE_SUFFIXES, Headers, Modules, Shard
+from publisher.subjects.modules import BLOCK, CACHE_SCALARS, SCALARS, SCALE_SUFFIXES, Headers, Modules, Shard
 from publisher.subjects.publication import MANIFEST, Card, Listing, Pair, Repository, Upstream, read_card
-from publisher.subjects.scales import BlockScales, FusedGroup, Scalars
+from publisher.subjects.reading import Run
+from publisher.subjects.scalars import FusedGroup, Scalars, Smoothing, Smoothings
+from publisher.subjects.scales import BlockScales, ScaleRange, ScaleRanges, planned_reads
 from publisher.subjects.stream import KINDS, Kind, Subject, lacking, stream
 
 __all__ = [
     "BLOCK",
+    "CACHE_SCALARS",
     "CARD",
     "KINDS",
     "LEVELS",
@@ -29,11 +32,17 @@ __all__ = [
     "Modules",
     "Pair",
     "Repository",
+    "Run",
     "Scalars",
+    "ScaleRange",
+    "ScaleRanges",
     "Shard",
+    "Smoothing",
+    "Smoothings",
     "Subject",
     "Upstream",
     "lacking",
+    "planned_reads",
     "read_card",
     "stream",
 ]  # fmt: skip

@@ -14,6 +14,8 @@ BLOCK = {"nvfp4": 16, "mxfp4": 32}
 # Scalars of a module that rules judge, as the layouts spell them.
 SCALARS = ("weight_scale_2", "weight_global_scale", "input_scale", "input_scale_2", "input_global_scale")
 SCALE_SUFFIXES = ("weight_scale", *SCALARS)
+# Scalars of the key-value cache: on `self_attn` or its projections; Quark writes `k_proj.output_scale`.
+CACHE_SCALARS = ("k_scale", "v_scale", "q_scale", "kv_scale", "output_scale", "prob_output_scale")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,29 +1,42 @@
 """Block scales, scalars and fused groups, read in one pass in file order.
 
-Neighbours share a read; a tensor longer than a piece is counted piece by piece, so memory stays bounded whatever the
-checkpoint's size. Tensors that lie beyond the end of their file are not read; the meter keeps their number so that
-nobody takes them for checked. A block's payload is read only where a rule asks about it.
+Of a block scale tensor the smallest and the largest code are taken while its bytes lie in the cache; they settle most
+questions. Counts and places are looked for only where a rule asks, in the bytes still at hand or by reading the one
+tensor again. Memory stays bounded whatever the checkpoint's size. Tensors that lie beyond the end of their file are not
+read; the meter keeps their number so that nobody takes them for checked. A block's payload is read only where a rule
+asks about it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from publisher.checkpoint.header import TensorRef
-from publisher.checkpoint.modules import Module, fused_group_of, fused_groups
+from publisher.checkpoint.modules import Module
 from publisher.checkpoint.open import Checkpoint
+from publisher.formats import scan
 from publisher.subjects.evidence import PIECE, Meter
-from publisher.subjects.modules import BLOCK, SCALARS, is_packed, module_format
+from publisher.subjects.modules import BLOCK, CACHE_SCALARS, SCALARS, is_packed, module_format
+from publisher.subjects.reading import Codes, Piece, Run, fetch, pieces, plan, readable
+from publisher.subjects.scalars import FLOATS, SMOOTHING, FusedGroup, Scalars, Smoothings, Vector, fused, scalar_of
 
-GAP = 64 << 10  # bytes worth reading to save a read
-WIDTHS = {"F32": 4, "BF16": 2, "F16": 2}
+GAP = 64 << 10  # bytes of payload worth reading to save a read
 
 Places: TypeAlias = npt.NDArray[np.int64]
+Counts: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Held:
+    """A tensor's bytes while they are in the buffer, and what was counted of them."""
+
+    codes: Codes | None = None
+    counts: Counts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,30 +48,39 @@ class BlockScales:
         module: the module.
         ref: its `weight_scale`.
         format: nvfp4 (E4M3 codes) or mxfp4 (E8M0 codes).
-        histogram: how often each of the 256 codes occurs, shape (256,).
+        low: the smallest code.
+        high: the largest code.
         meter: counts what is read later.
-        data: the codes, where the tensor fits into one piece.
+        held: the bytes, while they are at hand.
     """
 
     checkpoint: Checkpoint
     module: Module
     ref: TensorRef
     format: str
-    histogram: npt.NDArray[np.int64]
+    low: int
+    high: int
     meter: Meter
-    data: bytes | None
+    held: Held = field(default_factory=Held)
+
+    @property
+    def histogram(self) -> Counts:
+        """How often each of the 256 codes occurs, shape (256,); counted when first asked for."""
+        if self.held.counts is None:
+            self.held.counts = sum((scan.histogram(codes) for _, codes in self._codes()), np.zeros(256, np.int64))
+        return self.held.counts
 
     def count(self, *codes: int) -> int:
         """How many scales have one of these codes."""
-        return int(sum(self.histogram[code] for code in codes))
+        within = [code for code in codes if self.low <= code <= self.high]
+        return int(self.histogram[within].sum()) if within else 0
 
     def places(self, *codes: int) -> Iterator[Places]:
         """Flat positions of these codes, in order, at most one piece of the tensor at a time."""
-        for begin in range(0, self.ref.size, PIECE):
-            data = self.data if self.data is not None else self._piece(self.ref, begin, begin + PIECE)
-            found = np.flatnonzero(np.isin(np.frombuffer(data, np.uint8), codes))
+        for offset, data in self._codes():
+            found = np.flatnonzero(np.isin(data, codes))
             if len(found):
-                yield found.astype(np.int64) + begin
+                yield found.astype(np.int64) + offset
 
     def index(self, place: int) -> tuple[int, ...]:
         """The position (row, block) of a flat position."""
@@ -70,21 +92,28 @@ class BlockScales:
         Reads the blocks' payload only; (0, None) where payload and scales do not fit together.
         """
         weight, width = self.module.weight, BLOCK[self.format] // 2
-        if weight is None or weight.size != self.ref.size * width:
+        if weight is None or weight.size != self.ref.size * width or not readable(self.checkpoint, weight):
             return 0, None
         total, first = 0, None
         for run in _runs(places, GAP // width, PIECE // width):
-            begin = int(run[0])
-            raw = np.frombuffer(self._piece(weight, begin * width, (int(run[-1]) + 1) * width), np.uint8)
-            blocks = raw[: len(raw) // width * width].reshape(-1, width)[(run - begin)[: len(raw) // width]]
-            hit = np.flatnonzero((blocks & 0x77).any(axis=1))
+            begin, end = int(run[0]), int(run[-1]) + 1
+            at = weight.begin + begin * width
+            raw = self.meter.read(self.checkpoint.files, weight.shard, at, weight.begin + end * width)
+            data = np.frombuffer(raw, np.uint8)
+            blocks = data[: len(data) // width * width].reshape(-1, width)
+            hit = np.flatnonzero((blocks[(run - begin)[: len(blocks)]] & 0x77).any(axis=1))
             total += len(hit)
             if first is None and len(hit):
                 first = int(run[hit[0]])
         return total, first
 
-    def _piece(self, ref: TensorRef, begin: int, end: int) -> bytes:
-        return self.meter.read(self.checkpoint.files, ref.shard, ref.begin + begin, min(ref.begin + end, ref.end))
+    def _codes(self) -> Iterator[tuple[int, Codes]]:
+        """The codes with their offset: those at hand, or read again."""
+        if self.held.codes is not None:
+            yield 0, self.held.codes
+            return
+        for run, data in fetch(self.checkpoint.files, plan(self.checkpoint, [self.ref]), self.meter):
+            yield run.begin - self.ref.begin, data
 
 
 def _runs(places: Places, gap: int, span: int) -> Iterator[Places]:
@@ -97,169 +126,210 @@ def _runs(places: Places, gap: int, span: int) -> Iterator[Places]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scalars:
-    """All scalars of one kind.
+class ScaleRange:
+    """The extremes of one module's block scales, beside the scale of its tensor.
 
     Args:
-        checkpoint: where they belong.
-        suffix: such as `weight_scale_2`.
-        refs: their tensors, in file order.
-        values: float32, shape (n,).
+        module: the module.
+        ref: its `weight_scale`.
+        format: nvfp4 or mxfp4.
+        low: the smallest code.
+        high: the largest code.
+        suffix: its global scale's name; None where it has none that could be read.
+        bits: the global scale's float32 bit pattern, None likewise.
     """
 
-    checkpoint: Checkpoint
-    suffix: str
-    refs: tuple[TensorRef, ...]
-    values: npt.NDArray[np.float32]
+    module: Module
+    ref: TensorRef
+    format: str
+    low: int
+    high: int
+    suffix: str | None = None
+    bits: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FusedGroup:
-    """Modules that become one layer in the engines, with their global scales.
+class ScaleRanges:
+    """The extremes of all block scales of one format, in file order.
 
     Args:
         checkpoint: where they belong.
-        name: the fused layer.
-        kind: its last name part: qkv_proj, gate_up_proj, fused_qkv_a_proj or w13.
-        role: the members' role.
-        suffix: the global scale's name: weight_scale_2 or weight_global_scale.
-        refs: the members' global scales.
-        values: the same as numbers.
-        bits: the same as bit patterns.
+        format: nvfp4 or mxfp4.
+        ranges: one per module.
+        meter: counts what is read later.
     """
 
     checkpoint: Checkpoint
-    name: str
-    kind: str
-    role: str
-    suffix: str
-    refs: tuple[TensorRef, ...]
-    values: tuple[float, ...]
-    bits: tuple[int, ...]
+    format: str
+    ranges: tuple[ScaleRange, ...]
+    meter: Meter
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """What one pass reads, by tensor name: block scales, scalars (with their suffix) and smoothing vectors."""
+
+    blocks: dict[str, tuple[Module, str]] = field(default_factory=dict)
+    scalars: dict[str, str] = field(default_factory=dict)
+    vectors: dict[str, str] = field(default_factory=dict)
+
+    def refs(self, checkpoint: Checkpoint) -> list[TensorRef]:
+        """The tensors themselves."""
+        return [checkpoint.tensors[name] for name in (*self.blocks, *self.scalars, *self.vectors)]
+
+
+SCALE_KINDS: frozenset[type] = frozenset({BlockScales, ScaleRanges, Scalars, FusedGroup, Smoothings})
+_OF_MODULES = frozenset((*SCALARS, *CACHE_SCALARS, "weight_scale", SMOOTHING))
+
+
+def _wanted(checkpoint: Checkpoint, kinds: Collection[type]) -> _Wanted:
+    found = _Wanted()
+    scales = bool({BlockScales, ScaleRanges} & set(kinds))
+    suffixes = (*SCALARS, *CACHE_SCALARS) if {Scalars, FusedGroup, ScaleRanges} & set(kinds) else ()
+    for module in checkpoint.modules.values():
+        if _OF_MODULES.isdisjoint(module.tensors):
+            continue
+        packed = is_packed(module)
+        ref = module.tensors.get("weight_scale")
+        form = module_format(checkpoint, module) if scales and packed else None
+        if ref is not None and form is not None and ref.dtype in {"U8", "F8_E4M3", "F8_E8M0"} and ref.size:
+            found.blocks[ref.name] = module, form
+        for suffix in suffixes:
+            scalar = module.tensors.get(suffix)
+            single = scalar is not None and scalar.dtype in FLOATS and scalar.elements == 1
+            if scalar is not None and single and (packed or suffix in CACHE_SCALARS):
+                found.scalars[scalar.name] = suffix
+        vector = module.tensors.get(SMOOTHING)
+        if Smoothings in kinds and vector is not None and vector.dtype in FLOATS:
+            found.vectors[vector.name] = module.name
+    return found
+
+
+def planned_reads(checkpoint: Checkpoint, kinds: Collection[type]) -> list[Run]:
+    """The reads that evidence of these kinds takes, in order; rules may read a little more where they find something.
+
+    Of a repository each run is one range request; the sum of their `size` is what will be fetched.
+    """
+    refs = _wanted(checkpoint, kinds).refs(checkpoint)
+    return plan(checkpoint, [ref for ref in refs if readable(checkpoint, ref)])
 
 
 def read_scales(
     checkpoint: Checkpoint, kinds: Collection[type], meter: Meter
-) -> Iterator[BlockScales | Scalars | FusedGroup]:
-    """One pass over scales and scalars in file order; what needs all scalars comes last.
+) -> Iterator[BlockScales | ScaleRanges | Scalars | FusedGroup | Smoothings]:
+    """One pass over scales and scalars in file order; what needs all of them comes last.
 
     Raises:
-        CheckpointError: a shard cannot be read at all.
+        CheckpointError: a shard cannot be read at all, or has become shorter.
     """
-    blocks: dict[str, tuple[Module, str]] = {}
-    scalars: dict[str, str] = {}
-    for module in filter(is_packed, checkpoint.modules.values()):
-        form = module_format(checkpoint, module)
-        ref = module.tensors.get("weight_scale")
-        if BlockScales in kinds and ref is not None and form is not None and ref.dtype in {"U8", "F8_E4M3", "F8_E8M0"}:
-            blocks[ref.name] = module, form
-        for suffix in SCALARS:
-            scalar = module.tensors.get(suffix)
-            if scalar is not None and scalar.dtype in WIDTHS and scalar.shape in ((), (1,)):
-                scalars[scalar.name] = suffix
-    refs = [checkpoint.tensors[name] for name in (*blocks, *scalars)]
-    values: dict[str, dict[TensorRef, np.float32]] = {}
-    for ref, histogram, data in _counted(checkpoint, _readable(checkpoint, refs, meter), meter):
-        if ref.name in blocks:
-            module, form = blocks[ref.name]
-            yield BlockScales(
-                checkpoint=checkpoint,
-                module=module,
-                ref=ref,
-                format=form,
-                histogram=histogram,
-                meter=meter,
-                data=data,
+    wanted = _wanted(checkpoint, kinds)
+    refs = _readable(checkpoint, wanted.refs(checkpoint), meter)
+    taken = _Pass(checkpoint=checkpoint, kinds=kinds, meter=meter, wanted=wanted)
+    for piece in pieces(checkpoint, plan(checkpoint, refs), meter):
+        block = taken.take(piece)
+        if block is not None:
+            yield block
+            block.held.codes = None  # the buffer is read over
+    yield from taken.rest()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Pass:
+    """What has been seen of one pass so far."""
+
+    checkpoint: Checkpoint
+    kinds: Collection[type]
+    meter: Meter
+    wanted: _Wanted
+    low: int = 255
+    high: int = 0
+    refs: dict[str, list[TensorRef]] = field(default_factory=dict)
+    values: dict[str, list[np.float32]] = field(default_factory=dict)
+    vectors: dict[str, Vector] = field(default_factory=dict)
+    ranges: list[ScaleRange] = field(default_factory=list)
+
+    def take(self, piece: Piece) -> BlockScales | None:
+        """Look at a piece; block scales are handed out with their last one."""
+        name = piece.ref.name
+        if name in self.wanted.blocks:
+            return self._block(piece)
+        if name in self.wanted.scalars:
+            suffix = self.wanted.scalars[name]
+            self.refs.setdefault(suffix, []).append(piece.ref)
+            self.values.setdefault(suffix, []).append(scalar_of(piece.ref.dtype, piece.codes))
+        else:
+            self.vectors.setdefault(self.wanted.vectors[name], Vector(piece.ref)).add(piece)
+        return None
+
+    def _block(self, piece: Piece) -> BlockScales | None:
+        low, high = scan.extremes(piece.codes)
+        self.low, self.high = (min(self.low, low), max(self.high, high)) if piece.offset else (low, high)
+        if not piece.last:
+            return None
+        module, form = self.wanted.blocks[piece.ref.name]
+        if ScaleRanges in self.kinds:
+            self.ranges.append(ScaleRange(module=module, ref=piece.ref, format=form, low=self.low, high=self.high))
+        if BlockScales not in self.kinds:
+            return None
+        return BlockScales(
+            checkpoint=self.checkpoint,
+            module=module,
+            ref=piece.ref,
+            format=form,
+            low=self.low,
+            high=self.high,
+            meter=self.meter,
+            held=Held(piece.codes if piece.whole else None),
+        )
+
+    def rest(self) -> Iterator[ScaleRanges | Scalars | FusedGroup | Smoothings]:
+        """What could only be told after the last piece."""
+        every = {
+            suffix: Scalars(
+                checkpoint=self.checkpoint,
+                suffix=suffix,
+                refs=tuple(refs),
+                values=np.array(self.values[suffix], np.float32),
             )
-        elif data is not None and len(data) == WIDTHS[ref.dtype]:
-            values.setdefault(scalars[ref.name], {})[ref] = _value(ref.dtype, data)
-    for suffix, found in values.items():
-        if Scalars in kinds:
-            numbers = np.array(list(found.values()), np.float32)
-            yield Scalars(checkpoint=checkpoint, suffix=suffix, refs=tuple(found), values=numbers)
-    if FusedGroup in kinds:
-        for suffix in ("weight_scale_2", "weight_global_scale"):
-            yield from _groups(checkpoint, suffix, values.get(suffix, {}))
+            for suffix, refs in self.refs.items()
+        }
+        if ScaleRanges in self.kinds:
+            yield from _ranges(self.checkpoint, self.ranges, every, self.meter)
+        if Scalars in self.kinds:
+            yield from every.values()
+        if FusedGroup in self.kinds:
+            yield from fused(every)
+        if Smoothings in self.kinds and self.vectors:
+            vectors = {name: vector.done() for name, vector in self.vectors.items()}
+            yield Smoothings(checkpoint=self.checkpoint, vectors=vectors)
+
+
+def _ranges(
+    checkpoint: Checkpoint, ranges: list[ScaleRange], every: Mapping[str, Scalars], meter: Meter
+) -> Iterator[ScaleRanges]:
+    """The ranges by format, each with its tensor's global scale."""
+    globals_: dict[str, tuple[str, int]] = {}
+    for suffix in ("weight_scale_2", "weight_global_scale"):
+        scalars = every.get(suffix)
+        if scalars is not None:
+            bits = scalars.values.view(np.uint32).tolist()
+            names = (ref.name.rpartition(".")[0] for ref in scalars.refs)
+            globals_ |= {name: (suffix, bit) for name, bit in zip(names, bits, strict=True)}
+    for form in BLOCK:
+        own = [
+            replace(one, suffix=suffix, bits=bits)
+            for one in ranges
+            if one.format == form
+            for suffix, bits in (globals_.get(one.module.name, (None, None)),)
+        ]
+        if own:
+            yield ScaleRanges(checkpoint=checkpoint, format=form, ranges=tuple(own), meter=meter)
 
 
 def _readable(checkpoint: Checkpoint, refs: Iterable[TensorRef], meter: Meter) -> list[TensorRef]:
-    """The tensors whose bytes exist, in file order."""
-    found, lost = [], 0
-    for ref in refs:
-        header = checkpoint.shards[ref.shard]
-        if ref.end <= header.file_size and ref.size == ref.elements * WIDTHS.get(ref.dtype, 1):
-            found.append(ref)
-        else:
-            lost += 1
-    meter.unreadable += lost
+    """The tensors whose bytes exist."""
+    wanted = list(refs)
+    found = [ref for ref in wanted if readable(checkpoint, ref)]
+    meter.unreadable += len(wanted) - len(found)
     meter.total += sum(ref.size for ref in found)
-    return sorted(found, key=lambda ref: (ref.shard, ref.begin))
-
-
-def _counted(
-    checkpoint: Checkpoint, refs: list[TensorRef], meter: Meter
-) -> Iterator[tuple[TensorRef, npt.NDArray[np.int64], bytes | None]]:
-    """Each tensor with the histogram of its bytes, and its bytes where they fit into one piece."""
-    for run in _neighbours(refs):
-        begin, end = run[0].begin, max(ref.end for ref in run)
-        if len(run) == 1 and end - begin > PIECE:
-            histogram = np.zeros(256, np.int64)
-            for at in range(begin, end, PIECE):
-                piece = meter.read(checkpoint.files, run[0].shard, at, min(at + PIECE, end))
-                histogram += _histogram(piece)
-                meter.step(len(piece))
-            yield run[0], histogram, None
-            continue
-        data = meter.read(checkpoint.files, run[0].shard, begin, end)
-        for ref in run:
-            own = data[ref.begin - begin : ref.end - begin]
-            meter.step(len(own))
-            yield ref, _histogram(own), own
-
-
-def _neighbours(refs: list[TensorRef]) -> Iterator[list[TensorRef]]:
-    """Tensors close enough to one another for one read of at most a piece."""
-    run: list[TensorRef] = []
-    for ref in refs:
-        near = run and ref.shard == run[0].shard and ref.begin - run[-1].end <= GAP
-        if run and not (near and ref.end - run[0].begin <= PIECE):
-            yield run
-            run = []
-        run.append(ref)
-    if run:
-        yield run
-
-
-def _histogram(data: bytes) -> npt.NDArray[np.int64]:
-    """Counts of the 256 byte values; pairs are counted at once, which halves the work on long tensors."""
-    if len(data) < 1 << 16:
-        return np.bincount(np.frombuffer(data, np.uint8), minlength=256)
-    even = len(data) // 2 * 2
-    pairs = np.bincount(np.frombuffer(data, np.uint16, even // 2), minlength=1 << 16).reshape(256, 256)
-    counts: npt.NDArray[np.int64] = pairs.sum(axis=0) + pairs.sum(axis=1)
-    if even != len(data):
-        counts[data[-1]] += 1
-    return counts
-
-
-def _value(dtype: str, data: bytes) -> np.float32:
-    if dtype == "BF16":
-        return np.float32(np.frombuffer(b"\0\0" + data, "<f4")[0])
-    return np.float32(np.frombuffer(data, "<f4" if dtype == "F32" else "<f2")[0])
-
-
-def _groups(checkpoint: Checkpoint, suffix: str, values: Mapping[TensorRef, np.float32]) -> Iterator[FusedGroup]:
-    refs = {ref.name.rpartition(".")[0]: ref for ref in values}
-    for name, members in fused_groups(sorted(refs)).items():
-        own = tuple(refs[member] for member in members)
-        numbers = np.array([values[ref] for ref in own], np.float32)
-        yield FusedGroup(
-            checkpoint=checkpoint,
-            name=name,
-            kind=(fused_group_of(members[0]) or name).rpartition(".")[2],
-            role=checkpoint.modules[members[0]].role,
-            suffix=suffix,
-            refs=own,
-            values=tuple(float(number) for number in numbers),
-            bits=tuple(int(bit) for bit in numbers.view(np.uint32)),
-        )
+    return found

@@ -9,10 +9,22 @@ from typing import TypeAlias
 from publisher.subjects.evidence import CARD, LEVELS, Evidence, Meter
 from publisher.subjects.modules import Headers, Modules, Shard
 from publisher.subjects.publication import Listing, Pair, Repository, Upstream, read_publication
-from publisher.subjects.scales import BlockScales, FusedGroup, Scalars, read_scales
+from publisher.subjects.scalars import FusedGroup, Scalars, Smoothings
+from publisher.subjects.scales import SCALE_KINDS, BlockScales, ScaleRanges, read_scales
 
 Subject: TypeAlias = (
-    Headers | Shard | Modules | BlockScales | Scalars | FusedGroup | Listing | Pair | Repository | Upstream
+    Headers
+    | Shard
+    | Modules
+    | BlockScales
+    | ScaleRanges
+    | Scalars
+    | FusedGroup
+    | Smoothings
+    | Listing
+    | Pair
+    | Repository
+    | Upstream
 )
 
 
@@ -41,13 +53,14 @@ KINDS: Mapping[type, Kind] = {
     Modules: Kind(noun="module tables", cost="headers"),
     BlockScales: Kind(noun="block scale tensors", cost="scales", level="scales"),
     Scalars: Kind(noun="kinds of scalars", cost="scales", level="scales"),
+    ScaleRanges: Kind(noun="formats of block scales", cost="scales", level="scales"),
     FusedGroup: Kind(noun="fused groups", cost="scales", level="scales"),
+    Smoothings: Kind(noun="pre_quant_scale tensors", cost="scales", level="scales"),
     Listing: Kind(noun="manifests", cost="side files"),
     Pair: Kind(noun="sources", cost="source", source=True),
     Repository: Kind(noun="cards", cost="card", card=True),
     Upstream: Kind(noun="upstream cards", cost="card and source", source=True, card=True),
 }
-SCALE_KINDS: frozenset[type] = frozenset({BlockScales, Scalars, FusedGroup})
 
 
 def lacking(kind: type, evidence: Evidence, level: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ import numpy as np
 import pytest
 
 from publisher.checkpoint.open import open_checkpoint
-from publisher.subjects import BlockScales, FusedGroup, Meter, Scalars
-from publisher.subjects import scales as reading
+from publisher.subjects import BlockScales, Meter, Scalars, ScaleRanges, planned_reads, reading
+from publisher.subjects import scales as scales_module
 from publisher.subjects.scales import read_scales
-from tests.builders.tiny import Tensor, Tiny, bf16, f32, llama, mixture, mxfp4, nvfp4
+from tests.builders.tiny import Tensor, Tiny, f32, llama, mixture, mxfp4, nvfp4
 from tests.builders.watched import Watched
 
 UP = "model.layers.0.mlp.up_proj"
@@ -37,7 +36,7 @@ def one(rows: int, blocks: int, codes: np.ndarray, payload: bytes | None = None)
 def test_block_scales_count_what_numpy_counts(
     shape: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "PIECE", 50_000)
+    monkeypatch.setattr(reading, "SPAN", 50_000)
     codes = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
     (scales,) = seen(one(*shape, codes).write(tmp_path / "c"), BlockScales)
     assert scales.histogram.tolist() == np.bincount(codes.ravel(), minlength=256).tolist()
@@ -45,12 +44,12 @@ def test_block_scales_count_what_numpy_counts(
     places = np.concatenate([*scales.places(3), np.empty(0, np.int64)])
     assert places.tolist() == np.flatnonzero(codes == 3).tolist()
     assert all(codes[scales.index(int(place))] == 3 for place in places)
-    assert (scales.data is None) == (codes.size > 50_000)
+    assert (scales.low, scales.high) == (codes.min(), codes.max())
 
 
 def test_blocks_with_weights_are_told_from_blocks_of_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "PIECE", 4096)
-    monkeypatch.setattr(reading, "GAP", 256)
+    monkeypatch.setattr(scales_module, "PIECE", 4096)
+    monkeypatch.setattr(scales_module, "GAP", 256)
     rng = np.random.default_rng(2)
     payload = np.where(rng.random((64, 64 * 8)) < 0.02, 0x20, 0x88).astype(np.uint8)
     codes = rng.choice([0, 0x38], (64, 64))
@@ -68,27 +67,6 @@ def test_blocks_are_not_judged_where_payload_and_scales_do_not_fit(tmp_path: Pat
     assert [scales.nonzero(places) for places in scales.places(0)] == [(0, None)]
 
 
-def test_scalars_come_in_file_order_as_float32(tmp_path: Path) -> None:
-    tiny = nvfp4(llama())
-    tiny.tensors[f"{UP}.weight_scale_2"] = bf16(np.array(0.0078125))
-    found = {scalars.suffix: scalars for scalars in seen(tiny.write(tmp_path / "c"), Scalars)}
-    assert set(found) == {"weight_scale_2", "input_scale"}
-    globals_ = found["weight_scale_2"]
-    assert [ref.name for ref in globals_.refs] == sorted(n for n in tiny.tensors if n.endswith("weight_scale_2"))
-    assert globals_.values.dtype == np.float32
-    assert globals_.values[[ref.name for ref in globals_.refs].index(f"{UP}.weight_scale_2")] == 0.0078125
-
-
-def test_fused_groups_hold_their_members_bits(tmp_path: Path) -> None:
-    tiny = nvfp4(mixture())
-    groups = {group.name: group for group in seen(tiny.write(tmp_path / "c"), FusedGroup)}
-    expert = groups["model.layers.1.mlp.experts.0.gate_up_proj"]
-    assert (expert.kind, expert.role) == ("gate_up_proj", "expert")
-    data = tiny.tensors["model.layers.1.mlp.experts.0.up_proj.weight_scale_2"].data
-    assert expert.bits[1] == struct.unpack("<I", data)[0]
-    assert {group.kind for group in groups.values()} == {"gate_up_proj", "fused_qkv_a_proj"}
-
-
 def test_small_tensors_near_one_another_are_read_at_once_and_counted(tmp_path: Path) -> None:
     files, meter = Watched(nvfp4(llama()).write(tmp_path / "c")), Meter()
     checkpoint = open_checkpoint(files)
@@ -97,11 +75,13 @@ def test_small_tensors_near_one_another_are_read_at_once_and_counted(tmp_path: P
     assert sum(isinstance(subject, BlockScales) for subject in found) == 14
     assert len(files.reads) == 2  # one per shard: everything is nearer than the gap
     assert meter.bytes_read == sum(size for _, _, size in files.reads)
+    runs = planned_reads(checkpoint, {BlockScales, Scalars})
+    assert sorted((run.shard, run.begin, run.size) for run in runs) == sorted(files.reads)
     assert meter.done == meter.total
 
 
 def test_payload_between_scales_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "GAP", 64)
+    monkeypatch.setattr(reading, "GAP", 0)
     tiny, meter = mxfp4(llama()), Meter()
     scales = sum(len(tensor.data) for name, tensor in tiny.tensors.items() if name.endswith("weight_scale"))
     seen(tiny.write(tmp_path / "c"), BlockScales, meter=meter)
@@ -115,3 +95,28 @@ def test_tensors_outside_their_file_are_counted_not_read(tmp_path: Path) -> None
     found = seen(folder, BlockScales, Scalars, meter=meter)
     assert meter.unreadable >= 1
     assert sum(isinstance(subject, BlockScales) for subject in found) < 14
+
+
+def test_bytes_are_counted_again_after_the_buffer_has_moved_on(tmp_path: Path) -> None:
+    tiny = nvfp4(mixture())
+    found = seen(tiny.write(tmp_path / "c"), BlockScales)
+    for scales in reversed(found):
+        expected = np.bincount(np.frombuffer(tiny.tensors[scales.ref.name].data, np.uint8), minlength=256)
+        assert scales.histogram.tolist() == expected.tolist()
+        assert (scales.low, scales.high) == (np.flatnonzero(expected)[0], np.flatnonzero(expected)[-1])
+
+
+def test_a_code_outside_the_extremes_costs_nothing(tmp_path: Path) -> None:
+    (scales,) = seen(one(4, 4, np.full((4, 4), 0x38)).write(tmp_path / "c"), BlockScales)
+    assert scales.count(0x7F, 0xFF, 0) == 0
+    assert scales.held.counts is None
+
+
+def test_ranges_stand_beside_their_global_scales(tmp_path: Path) -> None:
+    tiny = nvfp4(mixture())
+    (found,) = seen(tiny.write(tmp_path / "c"), ScaleRanges)
+    assert found.format == "nvfp4"
+    for one_ in found.ranges:
+        data = tiny.tensors[f"{one_.module.name}.weight_scale_2"].data
+        assert (one_.suffix, one_.bits) == ("weight_scale_2", int.from_bytes(data, "little"))
+    assert max(one_.high for one_ in found.ranges) == 0x7E

@@ -21,7 +21,7 @@ from publisher.subjects import (
     lacking,
     stream,
 )
-from tests.builders.tiny import llama, nvfp4
+from tests.builders.tiny import Tensor, llama, nvfp4
 from tests.builders.watched import Watched
 
 
@@ -36,7 +36,9 @@ def test_headers_and_modules_read_nothing_more(tmp_path: Path) -> None:
 
 def test_everything_comes_cheapest_first(tmp_path: Path) -> None:
     source = open_checkpoint(llama().write(tmp_path / "s"))
-    evidence = Evidence(checkpoint=open_checkpoint(nvfp4(llama()).write(tmp_path / "c")), source=source)
+    tiny = nvfp4(llama())
+    tiny.tensors["model.layers.0.mlp.up_proj.pre_quant_scale"] = Tensor("BF16", (64,), b"\x80\x3f" * 64)
+    evidence = Evidence(checkpoint=open_checkpoint(tiny.write(tmp_path / "c")), source=source)
     found = [type(subject) for subject in stream(evidence, set(KINDS), Meter())]
     order = list(dict.fromkeys(found))
     assert set(order) == set(KINDS)
