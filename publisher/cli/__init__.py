@@ -37,6 +37,7 @@ VERBS = {
     "plan": "Say what a recipe would do, module by module, and refuse what cannot work.",
     "quantize": "Quantize a source as a recipe says.",
     "validate": "Check a checkpoint against the rules.",
+    "fix": "Repair index, declarations, exclude list and side files; never a weight.",
     "card": "Render a checkpoint's model card from its files.",
     "push": "Quantize, validate, write the card, publish and prove what arrived.",
     "verify": "Compare a published repository with its manifest.",
