@@ -25,6 +25,7 @@ DOORS = {
     "torch": ("publisher/native/", "publisher/engines/programs/"),
     "transformers": ("publisher/native/", "publisher/engines/programs/"),
     "modelopt": ("publisher/engines/programs/",),
+    "numba": ("publisher/formats/", "publisher/native/"),
     "ml_dtypes": (),
     "safetensors": ("publisher/engines/programs/",),
 }
