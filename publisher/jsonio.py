@@ -138,7 +138,9 @@ def read_bytes(path: Path, limit: int = MAX_DOCUMENT) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(limit + 1)
+            data = bytearray()  # in pieces: one read sets aside all it is asked for
+            while len(data) <= limit and (piece := file.read(min(1 << 20, limit + 1 - len(data)))):
+                data += piece
     except FileNotFoundError:
         raise DocumentError(f"{path} does not exist.", hint="Check the path.") from None
     except OSError as error:
@@ -149,7 +151,7 @@ def read_bytes(path: Path, limit: int = MAX_DOCUMENT) -> bytes:
         raise DocumentError(
             f"{path} is longer than {limit:,} bytes; no document of this kind is.", hint="Check the path."
         )
-    return data
+    return bytes(data)
 
 
 def _text(data: bytes | str, where: str) -> str:
