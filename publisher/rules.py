@@ -25,7 +25,19 @@ from typing import Any, TypeVar
 from publisher import __version__
 from publisher.errors import PublisherError
 from publisher.findings import ERROR, INFO, WARNING, Finding, Found, NotRun, Report, Severity
-from publisher.subjects import KINDS, LEVELS, BlockScales, Evidence, FusedGroup, Meter, Subject, lacking, stream
+from publisher.subjects import (
+    KINDS,
+    LEVELS,
+    BlockScales,
+    Evidence,
+    FusedGroup,
+    Meter,
+    Payload,
+    Plain,
+    Subject,
+    lacking,
+    stream,
+)
 
 ENGINES = ("vllm", "sglang", "tensorrt-llm", "atom", "transformers")
 MAX_PLACES = 50  # findings one rule lists; the rest is counted
@@ -371,12 +383,12 @@ def _look(evidence: Evidence, outcomes: Mapping[type, list[_Outcome]], meter: Me
     counts["modules"] = len(evidence.checkpoint.modules)
     try:
         for subject in stream(evidence, outcomes, meter, level):
-            if isinstance(subject, BlockScales | FusedGroup):
+            if isinstance(subject, BlockScales | FusedGroup | Payload | Plain):
                 counts[KINDS[type(subject)].noun] += 1
             for outcome in outcomes[type(subject)]:
                 outcome.look(subject)
     except PublisherError as error:
-        for outcome in (o for kind in outcomes for o in outcomes[kind] if o.rule.cost == "scales"):
+        for outcome in (o for kind in outcomes for o in outcomes[kind] if KINDS[kind].level != "headers"):
             outcome.failed = str(error)
     return counts
 
@@ -422,8 +434,9 @@ def _report(
 def _unfinished(outcome: _Outcome, meter: Meter) -> str | None:
     if outcome.failed is not None:
         return f"the rule failed: {outcome.failed}"
-    if outcome.rule.cost == "scales" and meter.unreadable:
-        return f"not finished: {meter.unreadable:,} scale tensors lie outside their files"
+    lost = meter.unreadable[outcome.rule.cost]
+    if lost:
+        return f"not finished: {lost:,} tensors to read ({outcome.rule.cost}) lie outside their files"
     if not outcome.subjects:
         noun = outcome.rule.scope.noun if outcome.rule.scope else KINDS[outcome.rule.evidence].noun
         return f"nothing to judge: there is no {noun}"

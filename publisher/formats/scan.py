@@ -180,6 +180,11 @@ _NOT_FINITE = {
 FLOATS = frozenset(_NOT_FINITE)
 
 
+def float_width(dtype: str) -> int:
+    """Bytes of one element of a dtype in `FLOATS`."""
+    return np.dtype(_NOT_FINITE[dtype][0]).itemsize
+
+
 def has_nonfinite(raw: UInt8Array, dtype: str) -> bool:
     """Whether any element of these little-endian bytes, a whole number of them, is NaN or infinite.
 

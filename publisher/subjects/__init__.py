@@ -5,12 +5,15 @@ scales are read once, in file order, and handed to every rule that wants them.
 """
 
 from publisher.subjects.evidence import CARD, LEVELS, Evidence, Meter
-from publisher.subjects.modules import BLOCK, CACHE_SCALARS, SCALARS, SCALE_SUFFIXES, Headers, Modules, Shard
+from publisher.subjects.modules import BLOCK, CACHE_SCALARS, PLAIN, SCALARS, SCALE_SUFFIXES, Headers, Modules, Shard
+from publisher.subjects.payload import Packed, Payload, Payloads, Plain, Tally
 from publisher.subjects.publication import MANIFEST, Card, Listing, Pair, Repository, Upstream, read_card
 from publisher.subjects.reading import Run
 from publisher.subjects.scalars import FusedGroup, Scalars, Smoothing, Smoothings
-from publisher.subjects.scales import BlockScales, ScaleRange, ScaleRanges, planned_reads
-from publisher.subjects.stream import KINDS, Kind, Subject, lacking, stream
+from publisher.subjects.scales import BlockScales, ScaleRange, ScaleRanges
+from publisher.subjects.serving import Serving
+from publisher.subjects.sidefiles import SideFiles
+from publisher.subjects.stream import KINDS, Kind, Subject, lacking, planned_reads, stream
 
 __all__ = [
     "BLOCK",
@@ -19,6 +22,7 @@ __all__ = [
     "KINDS",
     "LEVELS",
     "MANIFEST",
+    "PLAIN",
     "SCALARS",
     "SCALE_SUFFIXES",
     "BlockScales",
@@ -30,16 +34,23 @@ __all__ = [
     "Listing",
     "Meter",
     "Modules",
+    "Packed",
     "Pair",
+    "Payload",
+    "Payloads",
+    "Plain",
     "Repository",
     "Run",
     "Scalars",
     "ScaleRange",
     "ScaleRanges",
+    "Serving",
     "Shard",
+    "SideFiles",
     "Smoothing",
     "Smoothings",
     "Subject",
+    "Tally",
     "Upstream",
     "lacking",
     "planned_reads",

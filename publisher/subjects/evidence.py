@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from publisher.checkpoint.files import Files
@@ -44,11 +45,11 @@ class Evidence:
 
 @dataclass(slots=True, kw_only=True)
 class Meter:
-    """What a run has read: bytes, tensors it could not read, and how far it is."""
+    """What a run has read: bytes, tensors it could not read (by what they cost: scales or payload), how far it is."""
 
     progress: Callable[[int, int], None] | None = None
     bytes_read: int = 0
-    unreadable: int = 0
+    unreadable: Counter[str] = field(default_factory=Counter)
     done: int = 0
     total: int = 0
 

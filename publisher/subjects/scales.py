@@ -9,7 +9,7 @@ asks about it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -205,70 +205,74 @@ def _wanted(checkpoint: Checkpoint, kinds: Collection[type]) -> _Wanted:
     return found
 
 
-def planned_reads(checkpoint: Checkpoint, kinds: Collection[type]) -> list[Run]:
-    """The reads that evidence of these kinds takes, in order; rules may read a little more where they find something.
-
-    Of a repository each run is one range request; the sum of their `size` is what will be fetched.
-    """
-    refs = _wanted(checkpoint, kinds).refs(checkpoint)
-    return plan(checkpoint, [ref for ref in refs if readable(checkpoint, ref)])
-
-
-def read_scales(
-    checkpoint: Checkpoint, kinds: Collection[type], meter: Meter
-) -> Iterator[BlockScales | ScaleRanges | Scalars | FusedGroup | Smoothings]:
-    """One pass over scales and scalars in file order; what needs all of them comes last.
-
-    Raises:
-        CheckpointError: a shard cannot be read at all, or has become shorter.
-    """
-    wanted = _wanted(checkpoint, kinds)
-    refs = _readable(checkpoint, wanted.refs(checkpoint), meter)
-    taken = _Pass(checkpoint=checkpoint, kinds=kinds, meter=meter, wanted=wanted)
-    for piece in pieces(checkpoint, plan(checkpoint, refs), meter):
-        block = taken.take(piece)
-        if block is not None:
-            yield block
-            block.held.codes = None  # the buffer is read over
-    yield from taken.rest()
-
-
 @dataclass(slots=True, kw_only=True)
-class _Pass:
-    """What has been seen of one pass so far."""
+class ScalePass:
+    """The scales to read, planned; `read` hands them out in file order, what needs all of them last.
+
+    Args:
+        checkpoint: where they belong.
+        kinds: what is asked for; what nobody wants is not read.
+        meter: counts; what lies beyond the end of its file is counted there and not read.
+    """
 
     checkpoint: Checkpoint
     kinds: Collection[type]
     meter: Meter
-    wanted: _Wanted
-    low: int = 255
-    high: int = 0
-    refs: dict[str, list[TensorRef]] = field(default_factory=dict)
-    values: dict[str, list[np.float32]] = field(default_factory=dict)
-    vectors: dict[str, Vector] = field(default_factory=dict)
-    ranges: list[ScaleRange] = field(default_factory=list)
+    planned: list[Run] = field(init=False)
+    _wanted: _Wanted = field(init=False)
+    _low: int = 255
+    _high: int = 0
+    _refs: dict[str, list[TensorRef]] = field(default_factory=dict)
+    _values: dict[str, list[np.float32]] = field(default_factory=dict)
+    _vectors: dict[str, Vector] = field(default_factory=dict)
+    _ranges: list[ScaleRange] = field(default_factory=list)
 
-    def take(self, piece: Piece) -> BlockScales | None:
+    def __post_init__(self) -> None:
+        self._wanted = _wanted(self.checkpoint, self.kinds)
+        wanted = self._wanted.refs(self.checkpoint)
+        found = [ref for ref in wanted if readable(self.checkpoint, ref)]
+        self.meter.unreadable["scales"] += len(wanted) - len(found)
+        self.meter.total += sum(ref.size for ref in found)
+        self.planned = plan(self.checkpoint, found)
+
+    def runs(self) -> Iterator[Run]:
+        """The reads, in order."""
+        yield from self.planned
+
+    def read(self) -> Iterator[BlockScales | ScaleRanges | Scalars | FusedGroup | Smoothings]:
+        """The subjects.
+
+        Raises:
+            CheckpointError: a shard cannot be read at all, or has become shorter.
+        """
+        for piece in pieces(self.checkpoint, self.planned, self.meter):
+            block = self._take(piece)
+            if block is not None:
+                yield block
+                block.held.codes = None  # the buffer is read over
+        yield from self._rest()
+
+    def _take(self, piece: Piece) -> BlockScales | None:
         """Look at a piece; block scales are handed out with their last one."""
         name = piece.ref.name
-        if name in self.wanted.blocks:
+        if name in self._wanted.blocks:
             return self._block(piece)
-        if name in self.wanted.scalars:
-            suffix = self.wanted.scalars[name]
-            self.refs.setdefault(suffix, []).append(piece.ref)
-            self.values.setdefault(suffix, []).append(scalar_of(piece.ref.dtype, piece.codes))
+        if name in self._wanted.scalars:
+            suffix = self._wanted.scalars[name]
+            self._refs.setdefault(suffix, []).append(piece.ref)
+            self._values.setdefault(suffix, []).append(scalar_of(piece.ref.dtype, piece.codes))
         else:
-            self.vectors.setdefault(self.wanted.vectors[name], Vector(piece.ref)).add(piece)
+            self._vectors.setdefault(self._wanted.vectors[name], Vector(piece.ref)).add(piece)
         return None
 
     def _block(self, piece: Piece) -> BlockScales | None:
         low, high = scan.extremes(piece.codes)
-        self.low, self.high = (min(self.low, low), max(self.high, high)) if piece.offset else (low, high)
+        self._low, self._high = (min(self._low, low), max(self._high, high)) if piece.offset else (low, high)
         if not piece.last:
             return None
-        module, form = self.wanted.blocks[piece.ref.name]
+        module, form = self._wanted.blocks[piece.ref.name]
         if ScaleRanges in self.kinds:
-            self.ranges.append(ScaleRange(module=module, ref=piece.ref, format=form, low=self.low, high=self.high))
+            self._ranges.append(ScaleRange(module=module, ref=piece.ref, format=form, low=self._low, high=self._high))
         if BlockScales not in self.kinds:
             return None
         return BlockScales(
@@ -276,31 +280,31 @@ class _Pass:
             module=module,
             ref=piece.ref,
             format=form,
-            low=self.low,
-            high=self.high,
+            low=self._low,
+            high=self._high,
             meter=self.meter,
             held=Held(piece.codes if piece.whole else None),
         )
 
-    def rest(self) -> Iterator[ScaleRanges | Scalars | FusedGroup | Smoothings]:
+    def _rest(self) -> Iterator[ScaleRanges | Scalars | FusedGroup | Smoothings]:
         """What could only be told after the last piece."""
         every = {
             suffix: Scalars(
                 checkpoint=self.checkpoint,
                 suffix=suffix,
                 refs=tuple(refs),
-                values=np.array(self.values[suffix], np.float32),
+                values=np.array(self._values[suffix], np.float32),
             )
-            for suffix, refs in self.refs.items()
+            for suffix, refs in self._refs.items()
         }
         if ScaleRanges in self.kinds:
-            yield from _ranges(self.checkpoint, self.ranges, every, self.meter)
+            yield from _ranges(self.checkpoint, self._ranges, every, self.meter)
         if Scalars in self.kinds:
             yield from every.values()
         if FusedGroup in self.kinds:
             yield from fused(every)
-        if Smoothings in self.kinds and self.vectors:
-            vectors = {name: vector.done() for name, vector in self.vectors.items()}
+        if Smoothings in self.kinds and self._vectors:
+            vectors = {name: vector.done() for name, vector in self._vectors.items()}
             yield Smoothings(checkpoint=self.checkpoint, vectors=vectors)
 
 
@@ -324,12 +328,3 @@ def _ranges(
         ]
         if own:
             yield ScaleRanges(checkpoint=checkpoint, format=form, ranges=tuple(own), meter=meter)
-
-
-def _readable(checkpoint: Checkpoint, refs: Iterable[TensorRef], meter: Meter) -> list[TensorRef]:
-    """The tensors whose bytes exist."""
-    wanted = list(refs)
-    found = [ref for ref in wanted if readable(checkpoint, ref)]
-    meter.unreadable += len(wanted) - len(found)
-    meter.total += sum(ref.size for ref in found)
-    return found

@@ -6,11 +6,16 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from publisher.checkpoint.open import Checkpoint
 from publisher.subjects.evidence import CARD, LEVELS, Evidence, Meter
 from publisher.subjects.modules import Headers, Modules, Shard
+from publisher.subjects.payload import PAYLOAD_KINDS, Payload, PayloadPass, Payloads, Plain
 from publisher.subjects.publication import Listing, Pair, Repository, Upstream, read_publication
+from publisher.subjects.reading import Run
 from publisher.subjects.scalars import FusedGroup, Scalars, Smoothings
-from publisher.subjects.scales import SCALE_KINDS, BlockScales, ScaleRanges, read_scales
+from publisher.subjects.scales import SCALE_KINDS, BlockScales, ScalePass, ScaleRanges
+from publisher.subjects.serving import Serving, read_serving
+from publisher.subjects.sidefiles import SideFiles, read_side_files
 
 Subject: TypeAlias = (
     Headers
@@ -21,6 +26,11 @@ Subject: TypeAlias = (
     | Scalars
     | FusedGroup
     | Smoothings
+    | Payload
+    | Payloads
+    | Plain
+    | Serving
+    | SideFiles
     | Listing
     | Pair
     | Repository
@@ -56,6 +66,11 @@ KINDS: Mapping[type, Kind] = {
     ScaleRanges: Kind(noun="formats of block scales", cost="scales", level="scales"),
     FusedGroup: Kind(noun="fused groups", cost="scales", level="scales"),
     Smoothings: Kind(noun="pre_quant_scale tensors", cost="scales", level="scales"),
+    Payload: Kind(noun="packed payloads", cost="payload", level="full"),
+    Payloads: Kind(noun="formats of packed payloads", cost="payload", level="full"),
+    Plain: Kind(noun="plain tensors", cost="payload", level="full"),
+    Serving: Kind(noun="checkpoints", cost="headers"),
+    SideFiles: Kind(noun="checkpoints", cost="side files"),
     Listing: Kind(noun="manifests", cost="side files"),
     Pair: Kind(noun="sources", cost="source", source=True),
     Repository: Kind(noun="cards", cost="card", card=True),
@@ -90,10 +105,41 @@ def stream(evidence: Evidence, kinds: Collection[type], meter: Meter, level: str
         yield from (Shard(checkpoint, header) for header in checkpoint.shards.values())
     if Modules in kinds:
         yield Modules(checkpoint, evidence.source)
+    if Serving in kinds:
+        yield read_serving(checkpoint, evidence.has_card, meter)
+    if SideFiles in kinds:
+        yield read_side_files(checkpoint, evidence.source, meter)
     if Listing in kinds:
         listing = Listing(checkpoint=checkpoint, meter=meter, shards=level == "full")
         meter.total += sum(map(listing.hashed, checkpoint.files.sizes)) if listing.has_manifest else 0
         yield listing
     yield from read_publication(evidence, kinds, meter)
+    passes = _passes(checkpoint, kinds, meter, evidence.sample)
+    for one in passes:
+        yield from one.read()
+
+
+def planned_reads(checkpoint: Checkpoint, kinds: Collection[type], sample: int | None = None) -> list[Run]:
+    """The reads of scales and payloads that evidence of these kinds takes, in order.
+
+    Of a repository each is one range request, and the sum of their `size` is what will be fetched; rules may read a
+    little more where they find something.
+
+    Args:
+        checkpoint: the checkpoint, opened.
+        kinds: keys of `KINDS`; those that read no tensor cost nothing.
+        sample: blocks per module that payload rules read; None for all.
+    """
+    return [run for one in _passes(checkpoint, kinds, Meter(), sample) for run in one.runs()]
+
+
+def _passes(
+    checkpoint: Checkpoint, kinds: Collection[type], meter: Meter, sample: int | None
+) -> list[ScalePass | PayloadPass]:
+    """The passes over tensors, planned before the first is read, so that the meter knows all there is to do."""
+    passes: list[ScalePass | PayloadPass] = []
     if SCALE_KINDS & set(kinds):
-        yield from read_scales(checkpoint, kinds, meter)
+        passes.append(ScalePass(checkpoint=checkpoint, kinds=kinds, meter=meter))
+    if PAYLOAD_KINDS & set(kinds):
+        passes.append(PayloadPass(checkpoint=checkpoint, kinds=kinds, meter=meter, sample=sample))
+    return passes

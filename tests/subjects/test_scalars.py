@@ -11,14 +11,14 @@ import pytest
 
 from publisher.checkpoint.open import open_checkpoint
 from publisher.subjects import FusedGroup, Meter, Scalars, Smoothings, reading
-from publisher.subjects.scales import read_scales
+from publisher.subjects.scales import ScalePass
 from tests.builders.tiny import Tensor, Tiny, bf16, compressed, f32, kimi, llama, mixture, mxfp4, nvfp4
 
 UP = "model.layers.0.mlp.up_proj"
 
 
 def seen(tiny: Tiny, folder: Path, *kinds: type) -> list[Any]:
-    return list(read_scales(open_checkpoint(tiny.write(folder)), kinds, Meter()))
+    return list(ScalePass(checkpoint=open_checkpoint(tiny.write(folder)), kinds=kinds, meter=Meter()).read())
 
 
 def test_scalars_come_in_file_order_as_float32(tmp_path: Path) -> None:

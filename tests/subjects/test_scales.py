@@ -11,7 +11,7 @@ import pytest
 from publisher.checkpoint.open import open_checkpoint
 from publisher.subjects import BlockScales, Meter, Scalars, ScaleRanges, planned_reads, reading
 from publisher.subjects import scales as scales_module
-from publisher.subjects.scales import read_scales
+from publisher.subjects.scales import ScalePass
 from tests.builders.tiny import Tensor, Tiny, f32, llama, mixture, mxfp4, nvfp4
 from tests.builders.watched import Watched
 
@@ -19,7 +19,7 @@ UP = "model.layers.0.mlp.up_proj"
 
 
 def seen(place: Path | Watched, *kinds: type, meter: Meter | None = None) -> list[Any]:
-    return list(read_scales(open_checkpoint(place), kinds, meter or Meter()))
+    return list(ScalePass(checkpoint=open_checkpoint(place), kinds=kinds, meter=meter or Meter()).read())
 
 
 def one(rows: int, blocks: int, codes: np.ndarray, payload: bytes | None = None) -> Tiny:
@@ -71,7 +71,7 @@ def test_small_tensors_near_one_another_are_read_at_once_and_counted(tmp_path: P
     files, meter = Watched(nvfp4(llama()).write(tmp_path / "c")), Meter()
     checkpoint = open_checkpoint(files)
     files.reads.clear()
-    found = list(read_scales(checkpoint, {BlockScales, Scalars}, meter))
+    found = list(ScalePass(checkpoint=checkpoint, kinds={BlockScales, Scalars}, meter=meter).read())
     assert sum(isinstance(subject, BlockScales) for subject in found) == 14
     assert len(files.reads) == 2  # one per shard: everything is nearer than the gap
     assert meter.bytes_read == sum(size for _, _, size in files.reads)
@@ -93,7 +93,7 @@ def test_tensors_outside_their_file_are_counted_not_read(tmp_path: Path) -> None
     path = folder / "model-00002-of-00002.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
     found = seen(folder, BlockScales, Scalars, meter=meter)
-    assert meter.unreadable >= 1
+    assert meter.unreadable["scales"] >= 1
     assert sum(isinstance(subject, BlockScales) for subject in found) < 14
 
 
