@@ -241,3 +241,9 @@ def _warnings(declared: tuple[str, ...], recognised: str | None, main: str | Non
         yield "The upstream card declares no licence." + (f" {flaw}" if flaw else "")
     if recognised and named and recognised not in named:
         yield f"The upstream card declares {', '.join(named)}, but {main} reads as {recognised}."
+    for identifier in named:
+        parts = identifier.lower().split("-")
+        if "nd" in parts:
+            yield f"{identifier} does not allow sharing modified versions, and a quantized model is one; ask for leave."
+        elif "nc" in parts or "noncommercial" in parts:
+            yield f"{identifier} allows no commercial use; the card must say so, and gating does not change it."

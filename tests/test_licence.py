@@ -191,3 +191,19 @@ def test_terms_nobody_ships_are_linked_where_they_are(tmp_path: Path) -> None:
         "license_name": "x-1.0",
         "license_link": "https://huggingface.co/org/name",
     }
+
+
+@pytest.mark.parametrize(
+    ("identifier", "words"),
+    [
+        ("cc-by-nd-4.0", "does not allow sharing modified versions"),
+        ("cc-by-nc-nd-4.0", "does not allow sharing modified versions"),
+        ("cc-by-nc-4.0", "no commercial use"),
+        ("fair-noncommercial-research-license", "no commercial use"),
+    ],
+)
+def test_terms_that_stand_in_the_way_are_named(identifier: str, words: str, tmp_path: Path) -> None:
+    found = licence.read(folder(tmp_path / "s", {"LICENSE": "terms"}, f"license: {identifier}"))
+    assert any(words in warning for warning in found.warnings)
+    harmless = licence.read(folder(tmp_path / "t", {"LICENSE": "terms"}, "license: bigscience-bloom-rail-1.0"))
+    assert harmless.warnings == ()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from tests.builders.tiny import llama
 from tests.cli.conftest import Workspace
 
 
@@ -41,3 +44,19 @@ def test_words_the_card_will_need_are_asked_for_by_the_plan(workspace: Workspace
     done = workspace.publisher("plan", workspace.recipe(), code=2)
     assert "base_model" in done.err
     assert "model.layers.*.mlp.up_proj" in done.out, "the plan is shown all the same"
+
+
+def test_scan_finds_a_dead_weight_before_the_work(workspace: Workspace, tmp_path: Path) -> None:
+    tiny = llama()
+    name = "model.layers.1.mlp.down_proj.weight"
+    tiny.tensors[name].data = bytes(len(tiny.tensors[name].data))
+    folder = tiny.write(tmp_path / "dead")
+    recipe = Path(workspace.folder, "dead.yaml")
+    recipe.write_text(
+        f"name: dead\nsource: {folder}\nformat: mxfp4\nlayout: quark\nengine: native\nmode: even\nactivations: dynamic\n"
+        'kv_cache: none\nquantize: ["*.mlp.*_proj"]\n'
+    )
+    assert workspace.publisher("plan", "dead.yaml", "--format", "json").json["scan"] is None
+    done = workspace.publisher("plan", "dead.yaml", "--scan", code=2)
+    assert name in done.err
+    assert "zeros" in done.err

@@ -1,0 +1,74 @@
+"""What a plan amounts to beyond sizes: fused layers split over shards, tied heads, prediction layers.
+
+Facts of headers and configuration, a label and a sentence each; what cannot work is in `problems`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from publisher.checkpoint.modules import fused_groups
+from publisher.checkpoint.open import Checkpoint
+from publisher.plan.model import Plan
+from publisher.plan.obstacles import by_class
+
+COUNTS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
+
+
+def notices(plan: Plan, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    """Label and sentence of everything worth knowing about a plan and its source.
+
+    Args:
+        plan: the plan.
+        checkpoint: its source.
+    """
+    yield from _split(plan, checkpoint)
+    yield from _tied(checkpoint)
+    yield from _predicting(plan, checkpoint)
+
+
+def _split(plan: Plan, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    """Tools that work shard by shard give the halves of a split layer different global scales."""
+    quantized = [decision.module for decision in plan.quantized]
+    groups = fused_groups(quantized)
+    split = [
+        fused
+        for fused, members in groups.items()
+        if len({shard for member in members for shard in checkpoint.modules[member].shards}) > 1
+    ]
+    if split:
+        yield (
+            "fused layers",
+            f"{len(groups):,}, of which {len(split):,} lie in two shards or more ({by_class(split, 2)}); "
+            f"engine {plan.recipe.engine} gives their members one scale all the same",
+        )
+
+
+def _tied(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    if not any(holder.get("tie_word_embeddings") is True for holder in _configs(checkpoint)):
+        return
+    heads = [module.name for module in checkpoint.modules.values() if module.role == "head" and module.weight]
+    if heads:
+        yield "tied head", f"config.json ties it to the embedding, yet {heads[0]} is stored; both are kept"
+    else:
+        yield "tied head", "the embedding is also the output head; it is kept"
+
+
+def _predicting(plan: Plan, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    declared = next((c[key] for c in _configs(checkpoint) for key in COUNTS if type(c.get(key)) is int and c[key]), 0)
+    reasons = {decision.module for decision in plan.kept if (decision.reason or "").startswith("prediction layer")}
+    quantized = [d.module for d in plan.quantized if checkpoint.modules[d.module].role == "mtp"]
+    if quantized:
+        yield "prediction layers", f"{len(quantized):,} modules quantized as named"
+    elif reasons:
+        yield "prediction layers", f"{len(reasons):,} modules kept and excluded: {by_class(sorted(reasons), 2)}"
+    elif declared:
+        yield "prediction layers", f"config.json declares {declared}, the source stores none; speculation will not work"
+
+
+def _configs(checkpoint: Checkpoint) -> Iterator[Mapping[str, Any]]:
+    yield checkpoint.config
+    text = checkpoint.config.get("text_config")
+    if isinstance(text, Mapping):
+        yield text

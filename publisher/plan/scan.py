@@ -1,0 +1,102 @@
+"""A look at the weights before they are quantized: dead ones (all zero), NaN and infinities.
+
+An all-zero matrix makes modelopt write NaN scales and a global scale of 0; a NaN spreads over its block and an infinity
+over its tensor. Weights are read once, in file order, in pieces of bounded size, so that hours are not spent first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from publisher.checkpoint.header import TensorRef
+from publisher.checkpoint.open import Checkpoint
+from publisher.plan.model import Plan
+from publisher.plan.obstacles import by_class
+
+PIECE = 8 << 20
+# Unsigned type, mask of everything but the sign, and the bit pattern of infinity (IEEE 754; BF16 is F32's upper half).
+PATTERNS: Mapping[str, tuple[str, int, int]] = {
+    "BF16": ("<u2", 0x7FFF, 0x7F80),
+    "F16": ("<u2", 0x7FFF, 0x7C00),
+    "F32": ("<u4", 0x7FFFFFFF, 0x7F800000),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flaw:
+    """What is wrong with one tensor: `kind` is zero, nan or infinite; `count` elements of it."""
+
+    tensor: str
+    shard: str
+    kind: str
+    count: int
+
+
+def scan(
+    checkpoint: Checkpoint, names: Iterable[str], *, progress: Callable[[int, int], None] | None = None
+) -> Iterator[Flaw]:
+    """Read tensors and yield what is wrong with them.
+
+    Args:
+        checkpoint: where they are.
+        names: tensor names; those that are not BF16, F16 or F32 are passed over.
+        progress: called with (bytes read, bytes in all).
+
+    Raises:
+        CheckpointError: a shard is shorter than its header says.
+    """
+    refs = sorted(
+        (ref for name in names if (ref := checkpoint.tensors[name]).dtype in PATTERNS),
+        key=lambda ref: (ref.shard, ref.begin),
+    )
+    total, done = sum(ref.size for ref in refs), 0
+    for ref in refs:
+        largest = nans = infinities = 0
+        for piece in checkpoint.chunks(ref, PIECE):
+            top, nan, infinite = _look(ref, piece)
+            largest, nans, infinities = max(largest, top), nans + nan, infinities + infinite
+            done += len(piece)
+            if progress is not None:
+                progress(done, total)
+        if ref.size and not largest:
+            yield Flaw(tensor=ref.name, shard=ref.shard, kind="zero", count=ref.elements)
+        for kind, count in (("nan", nans), ("infinite", infinities)):
+            if count:
+                yield Flaw(tensor=ref.name, shard=ref.shard, kind=kind, count=count)
+
+
+def _look(ref: TensorRef, piece: bytes) -> tuple[int, int, int]:
+    """Largest magnitude as a bit pattern, number of NaN, number of infinities."""
+    kind, mask, infinity = PATTERNS[ref.dtype]
+    raw: npt.NDArray[Any] = np.frombuffer(piece, kind)
+    bits = raw & raw.dtype.type(mask)
+    top = int(bits.max(initial=0))
+    if top < infinity:
+        return top, 0, 0
+    return top, int((bits > infinity).sum()), int((bits == infinity).sum())
+
+
+def weights_of(plan: Plan, checkpoint: Checkpoint) -> list[str]:
+    """The tensors a plan quantizes."""
+    refs = (checkpoint.modules[decision.module].weight for decision in plan.quantized)
+    return [ref.name for ref in refs if ref is not None]
+
+
+def sentences(flaws: Iterable[Flaw]) -> Iterator[str]:
+    """What was found, one sentence a kind, with the next step."""
+    found: dict[str, list[Flaw]] = {}
+    for flaw in flaws:
+        found.setdefault(flaw.kind, []).append(flaw)
+    words = {
+        "zero": "hold nothing but zeros; keep them, or fetch the source again: a dead expert is often a lost one",
+        "nan": "hold NaN; fetch the source again",
+        "infinite": "hold infinities; fetch the source again",
+    }
+    for kind, own in found.items():
+        names = [flaw.tensor for flaw in own]
+        yield f"{len(own):,} weights to quantize ({by_class(names, 3)}; first {names[0]}) {words[kind]}"

@@ -1,0 +1,62 @@
+"""Facts a person wants beside a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from publisher.checkpoint.open import open_checkpoint
+from publisher.plan.decide import make_plan
+from publisher.plan.notices import notices
+from publisher.plan.recipe import load_recipe
+from tests.builders.edits import drop
+from tests.builders.tiny import Tensor, Tiny, llama, mixture
+
+
+def told(tiny: Tiny, folder: Path, quantize: str = "*_proj") -> dict[str, str]:
+    tiny.write(folder / "source")
+    path = folder / "recipe.yaml"
+    path.write_text(
+        f"name: t\nsource: {folder / 'source'}\nformat: nvfp4\nlayout: modelopt\nengine: native\nmode: max\n"
+        f"activations: none\nkv_cache: none\nquantize: ['{quantize}']\n"
+    )
+    checkpoint = open_checkpoint(folder / "source")
+    return dict(notices(make_plan(load_recipe(path), checkpoint), checkpoint))
+
+
+def test_layers_split_over_shards_are_counted(tmp_path: Path) -> None:
+    tiny = llama()
+    tiny.shards = 7
+    text = told(tiny, tmp_path)["fused layers"]
+    real = open_checkpoint(tmp_path / "source").modules
+    pairs = [("q_proj", "k_proj"), ("q_proj", "v_proj"), ("gate_proj", "up_proj")]
+    split = set()
+    for layer in range(2):
+        for a, b in pairs:
+            block = "self_attn" if "q_" in a else "mlp"
+            names = [f"model.layers.{layer}.{block}.{name}" for name in (a, b)]
+            if real[names[0]].shards != real[names[1]].shards:
+                split.add((layer, block))
+    assert text.startswith(f"4, of which {len(split)} lie in two shards or more")
+    assert split
+
+
+def test_one_shard_says_nothing(tmp_path: Path) -> None:
+    tiny = llama()
+    tiny.shards = 1
+    assert told(tiny, tmp_path) == {}
+
+
+def test_tied_heads(tmp_path: Path) -> None:
+    tiny = llama()
+    tiny.config["tie_word_embeddings"] = True
+    assert "lm_head is stored" in told(tiny, tmp_path / "a")["tied head"]
+    drop("lm_head.weight")(tiny)
+    assert "is also the output head" in told(tiny, tmp_path / "b")["tied head"]
+
+
+def test_prediction_layers(tmp_path: Path) -> None:
+    tiny = mixture()
+    tiny.config["num_nextn_predict_layers"] = 1
+    assert "stores none" in told(tiny, tmp_path / "a")["prediction layers"]
+    tiny.tensors["model.layers.3.eh_proj.weight"] = Tensor("BF16", (64, 128), bytes(16384))
+    assert told(tiny, tmp_path / "b")["prediction layers"].startswith("1 modules kept")
