@@ -125,15 +125,23 @@ class _Parse:
             self.flaws.append(Flaw(kind=kind, message=message, tensor=tensor))
 
 
-def read_header(files: Files, shard: str) -> ShardHeader:
-    """Read one shard's header; two reads, at most `MAX_HEADER` + 8 bytes."""
+def read_header(files: Files, shard: str, first: bytes | None = None) -> ShardHeader:
+    """Read one shard's header; two reads, at most `MAX_HEADER` + 8 bytes.
+
+    Args:
+        files: where it lies.
+        shard: the file.
+        first: its first bytes, where they have been read.
+    """
     size = files.sizes.get(shard, 0)
     parse = _Parse(shard, size)
-    first = files.read(shard, 0, min(size, 1024))
+    first = files.read(shard, 0, min(size, 1024)) if first is None else first
     length = _length(parse, first)
     if length is None:
         return ShardHeader(shard=shard, file_size=size, flaws=tuple(parse.flaws))
-    raw = first[8 : 8 + length] if 8 + length <= len(first) else files.read(shard, 8, 8 + length)
+    raw = first[8 : 8 + length]
+    if len(raw) < length:
+        raw += files.read(shard, len(first), 8 + length)
     if len(raw) < length:  # the file was cut after its size was taken
         parse.flaw("truncated", f"the header claims {length:,} bytes, {len(raw):,} could be read")
         return ShardHeader(shard=shard, file_size=size, flaws=tuple(parse.flaws))

@@ -7,15 +7,17 @@ rules to name. A place without any shard or config is refused.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from publisher import jsonio
 from publisher.checkpoint.files import Files, LocalFiles
-from publisher.checkpoint.header import ShardHeader, TensorRef, read_header
+from publisher.checkpoint.header import MAX_HEADER, ShardHeader, TensorRef, read_header
 from publisher.checkpoint.modules import Module, module_table
 from publisher.checkpoint.quantconfig import QuantConfig, parse_declaration
 from publisher.errors import CheckpointError
@@ -24,6 +26,9 @@ INDEX = "model.safetensors.index.json"
 DOCUMENTS = ("config.json", "hf_quant_config.json", INDEX)
 MAX_SHARDS = 10_000
 MAX_HEADERS = 512 << 20  # bytes of all headers; those of 500,000 tensors take about 80 MB
+REQUESTS = 16  # under way at once for the headers of a repository
+READ_AHEAD = 128 << 10  # bytes of a remote shard's start where no index tells how many tensors it holds
+HEADER_BASE, HEADER_ENTRY = 1024, 100  # bytes of a header without entries, and of an entry beside its name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +127,7 @@ def open_checkpoint(place: Path | Files, *, progress: Callable[[int, int], None]
         )
     flaws: dict[str, str] = {}
     documents = {name: _document(files, name, flaws) for name in DOCUMENTS}
-    shards = {header.shard: header for header in _headers(files, names, progress)}
+    shards = {header.shard: header for header in _headers(files, names, documents[INDEX], progress)}
     tensors = {ref.name: ref for header in shards.values() for ref in header.tensors}
     config = documents["config.json"] or {}
     return Checkpoint(
@@ -160,14 +165,42 @@ def _document(files: Files, name: str, flaws: dict[str, str]) -> Mapping[str, An
     return value
 
 
-def _headers(files: Files, names: list[str], progress: Callable[[int, int], None] | None) -> Iterator[ShardHeader]:
-    """Headers in name order; local files one after another, remote ones concurrently."""
+def _headers(
+    files: Files, names: list[str], index: Mapping[str, Any] | None, progress: Callable[[int, int], None] | None
+) -> Iterator[ShardHeader]:
+    """Headers in name order; the starts of remote shards are fetched several at a time, a little ahead."""
     if names and files.local(names[0]) is not None:
         results: Iterator[ShardHeader] = (read_header(files, name) for name in names)
-        yield from _counted(results, len(names), progress)
-        return
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        yield from _counted(pool.map(lambda name: read_header(files, name), names), len(names), progress)
+    else:
+        results = map(partial(read_header, files), names, _starts(files, names, _expected(index)))
+    yield from _counted(results, len(names), progress)
+
+
+def _expected(index: Mapping[str, Any] | None) -> Mapping[str, int]:
+    """About how many bytes a shard's header takes, by the index's names; rather more, so that one request is enough."""
+    lengths: dict[str, int] = {}
+    weight_map = (index or {}).get("weight_map")
+    for name, shard in weight_map.items() if isinstance(weight_map, Mapping) else ():
+        if isinstance(shard, str):
+            lengths[shard] = lengths.get(shard, HEADER_BASE) + len(name) + HEADER_ENTRY
+    return lengths
+
+
+def _starts(files: Files, names: list[str], lengths: Mapping[str, int]) -> Iterator[bytes]:
+    """The first bytes of each shard, as many as its header is expected to take."""
+    waiting: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(max_workers=REQUESTS, thread_name_prefix="headers") as pool:
+        try:
+            for name in names:
+                end = min(lengths.get(name, READ_AHEAD), MAX_HEADER + 8)
+                waiting.append(pool.submit(files.read, name, 0, end))
+                if len(waiting) >= 2 * REQUESTS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _counted(

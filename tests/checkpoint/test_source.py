@@ -13,7 +13,9 @@ import pytest
 from safetensors.numpy import save
 
 from publisher.checkpoint.open import open_checkpoint
-from publisher.checkpoint.source import HubFiles, fetch, parse_spec, resolve
+from publisher.checkpoint.pace import Pace
+from publisher.checkpoint.remote import HubFiles
+from publisher.checkpoint.source import fetch, parse_spec, resolve
 from publisher.errors import AccessError, CheckpointError, HubError, PublisherError
 from tests.hub.loopback import LoopbackHub
 
@@ -29,6 +31,7 @@ FILES = {
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
     monkeypatch.setattr(client, "time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr(Pace, "sleep", lambda self, seconds: None)
     with LoopbackHub() as server:
         server.seed_repo("upstream/model", FILES)
         yield server
@@ -87,7 +90,8 @@ def test_a_busy_hub_is_asked_again(hub: LoopbackHub) -> None:
 @pytest.mark.parametrize(
     ("settings", "token", "error", "says"),
     [
-        ({"private": True}, "hf_nobodyNobody00", AccessError, "private|refuses"),
+        ({"private": True}, "hf_nobodyNobody00", AccessError, "does not know this token"),
+        ({"private": True}, "hf_readerReader00", AccessError, "no repository other/secret, or it is private"),
         ({"gated": "manual"}, "hf_readerReader00", AccessError, "gated"),
     ],
 )

@@ -21,7 +21,11 @@ DOORS = {
     "jinja2": ("publisher/card/render.py",),
     "jsonschema": ("publisher/jsonio.py",),
     "yaml": ("publisher/jsonio.py",),
-    "huggingface_hub": ("publisher/checkpoint/source.py", "publisher/hub/huggingface.py"),
+    "huggingface_hub": (
+        "publisher/checkpoint/source.py",
+        "publisher/checkpoint/wire.py",
+        "publisher/hub/huggingface.py",
+    ),
     "torch": ("publisher/native/", "publisher/engines/programs/"),
     "transformers": ("publisher/native/", "publisher/engines/programs/"),
     "modelopt": ("publisher/engines/programs/",),
