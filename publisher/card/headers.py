@@ -8,25 +8,17 @@ keeps its weight in full precision is listed whether or not the exclude list nam
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from publisher.checkpoint.census import PACKED, SCALES, logical_elements, spans
 from publisher.checkpoint.header import TensorRef
 from publisher.checkpoint.modules import Module, class_of, layer_of
 from publisher.checkpoint.open import Checkpoint
 from publisher.errors import PublisherError
 from publisher.matching import exact_or_regex_excluded, modelopt_excluded
 
-# Tensors that describe other tensors: scales, zero points, shapes. They hold no parameters.
-SCALES = frozenset(
-    {
-        "weight_scale", "weight_scale_2", "weight_global_scale", "weight_zero_point", "weight_shape", "input_scale",
-        "input_scale_2", "input_global_scale", "output_scale", "prob_output_scale", "k_scale", "v_scale", "q_scale",
-        "k_bias", "v_bias", "pre_quant_scale",
-    }
-)  # fmt: skip
 KV_SCALES = ("k_scale", "v_scale")
-PACKED = {"U8": 2, "I32": 8}  # weights in one stored element
 NOT_LINEAR = frozenset({"embedding", "norm"})
 
 
@@ -64,23 +56,6 @@ class StoredKey:
     suffix: str
     dtype: str
     shape: tuple[int, ...]
-
-
-def logical_elements(ref: TensorRef, modules: dict[str, bool]) -> int:
-    """Weights a tensor holds; 0 for scales and what else describes another tensor.
-
-    Args:
-        ref: the tensor.
-        modules: module name to whether it is stored quantized.
-    """
-    module, _, suffix = ref.name.rpartition(".")
-    if suffix in SCALES or suffix.endswith("_scales"):
-        return 0
-    if suffix.endswith("_blocks") and ref.dtype == "U8":  # gpt-oss keeps fused experts so
-        return ref.elements * 2
-    if modules.get(module) and suffix in ("weight", "weight_packed"):
-        return ref.elements * PACKED.get(ref.dtype, 1)
-    return ref.elements
 
 
 def logical_parameters(checkpoint: Checkpoint) -> tuple[int, int]:
@@ -200,12 +175,4 @@ def _listed(checkpoint: Checkpoint, kept: list[Module]) -> frozenset[str] | None
 
 def _layers(members: list[Module]) -> str:
     numbers = sorted({number for module in members if (number := layer_of(module.name)) is not None})
-    return ", ".join(_spans(numbers))
-
-
-def _spans(numbers: list[int]) -> Iterator[str]:
-    start = 0
-    for end in range(1, len(numbers) + 1):
-        if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
-            yield str(numbers[start]) if end - start == 1 else f"{numbers[start]}–{numbers[end - 1]}"
-            start = end
+    return spans(numbers)

@@ -1,0 +1,207 @@
+"""A report for a terminal, one screen: the verdict, what blocks with its first places and its fix, then the rest in
+one line each.
+
+`verbose` lists every place, every warning and every rule that could not look. Lines are as wide as asked for; the
+style of a line is a name, and who prints it decides whether that becomes a colour.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from publisher.findings import ERROR, INFO, WARNING, Severity
+from publisher.reports import validation as told
+from publisher.reports.validation import Group, Validation, Verdict
+from publisher.units import format_bytes
+
+WIDTH = 100
+SCREEN = 26  # lines the errors may take before the others are only named
+MARKS = {ERROR: "✕", WARNING: "!", INFO: "i"}
+COMMANDS = ("::", "##[")  # what a line must not begin with: a CI runner would obey it
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line; style is error, warning, info, good, dim, bold or empty."""
+
+    text: str
+    style: str = ""
+
+
+def write(validation: Validation) -> str:
+    """The whole report as plain text, every place listed."""
+    return "".join(f"{line.text}\n" for line in lines(validation, verbose=True))
+
+
+def lines(validation: Validation, *, width: int = WIDTH, verbose: bool = False) -> Iterator[Line]:
+    """The report, line by line.
+
+    Args:
+        validation: what to tell.
+        width: columns; long names are not broken, so that they can be copied.
+        verbose: everything instead of one screen.
+    """
+    report = validation.report
+    found = told.groups(report)
+    yield from _head(validation, width)
+    yield from _engines(told.verdicts(report), width)
+    yield from _errors([group for group in found if group.blocks], width, verbose)
+    for severity in (WARNING, INFO):
+        yield from _minor([g for g in found if g.severity is severity and not g.waived], severity, width, verbose)
+    yield from _waived([group for group in found if group.waived], width)
+    yield from _not_run(validation, width, verbose)
+    yield from _next(found, width, verbose)
+
+
+def _head(validation: Validation, width: int) -> Iterator[Line]:
+    report = validation.report
+    good = report.publishable
+    label = f": {validation.label}" if validation.label else ""
+    style = "good" if good else "error"
+    yield from _wrapped(f"{'✓' if good else '✕'} {told.headline(report)}{label}", width, "  ", style)
+    amount = f"{format_bytes(report.bytes_read)} read in {report.seconds:.1f} s"
+    yield from _wrapped(f"  {', '.join(told.counted(report))}; {amount}", width, "  ")
+
+
+def _engines(verdicts: Sequence[Verdict], width: int) -> Iterator[Line]:
+    """One line an engine; versions that agree stand together."""
+    if not verdicts:
+        return
+    yield Line("")
+    names = list(dict.fromkeys(item.engine for item in verdicts))
+    indent = max(map(len, names)) + 4
+    for name in names:
+        own = [item for item in verdicts if item.engine == name]
+        parts: dict[tuple[str, str], list[str]] = {}
+        for item in own:
+            because = ", ".join(item.because) or (item.reason if item.verdict != "loads" else "")
+            parts.setdefault((item.verdict, because), []).append(item.version)
+        said = "; ".join(
+            _said(verdict, because, versions, len(parts)) for (verdict, because), versions in parts.items()
+        )
+        style = _worst(own)
+        yield from _wrapped(f"  {name:{indent - 2}}{said}", width, " " * indent, style)
+
+
+def _said(verdict: str, because: str, versions: Sequence[str], parts: int) -> str:
+    which = f" in {', '.join(versions)}" if parts > 1 and any(versions) else ""
+    return f"{verdict}{which}" + (f" ({because})" if because else "")
+
+
+def _worst(own: Sequence[Verdict]) -> str:
+    said = {item.verdict for item in own}
+    for verdict, style in (("refuses", "error"), ("loads wrong", "error"), ("unknown", "dim")):
+        if verdict in said:
+            return style
+    return "good"
+
+
+def _errors(found: Sequence[Group], width: int, verbose: bool) -> Iterator[Line]:
+    if not found:
+        return
+    left = SCREEN
+    places = None if verbose else 3 if len(found) <= 3 else 1
+    for number, group in enumerate(found):
+        block = list(_block(group, places, width))
+        if not verbose and number and len(block) > left:
+            yield Line("")
+            yield from _names(f"and {told.plural(len(found) - number, 'more rule')} with errors", found[number:], width)
+            return
+        left -= len(block)
+        yield from block
+
+
+def _block(group: Group, places: int | None, width: int) -> Iterator[Line]:
+    """A rule's findings: its name, who breaks, the first places, the fix."""
+    yield Line("")
+    breaks = f"; {group.breaks}" if group.breaks else ""
+    style = str(group.severity)
+    head = f"{MARKS[group.severity]} {group.code} {group.slug}: {told.plural(group.places, 'place')}{breaks}"
+    yield from _wrapped(head, width, "    ", style)
+    listed = group.listed or group.findings
+    for finding in listed[:places]:
+        where = told.place(finding)
+        yield from _wrapped(f"    {where}: {finding.message}" if where else f"    {finding.message}", width, "      ")
+    shown = len(listed[:places])
+    if group.places > shown:
+        yield Line(f"    … and {group.places - shown:,} more", "dim")
+    if group.fix:
+        yield from _wrapped(f"    fix: {group.fix}", width, "      ", "bold")
+
+
+def _minor(found: Sequence[Group], severity: Severity, width: int, verbose: bool) -> Iterator[Line]:
+    """Warnings and information: their names on one line, or all of it."""
+    if verbose:
+        for group in found:
+            yield from _block(group, None, width)
+    elif found:
+        count = sum(group.places for group in found)
+        noun = told.plural(count, "warning") if severity is WARNING else f"{count:,} for information"
+        yield Line("")
+        yield from _names(f"{MARKS[severity]} {noun}", found, width, str(severity))
+
+
+def _names(head: str, found: Sequence[Group], width: int, style: str = "") -> Iterator[Line]:
+    named = [f"{g.code} {g.slug}" + (f" ×{g.places:,}" if g.places > 1 else "") for g in found]
+    yield from _wrapped(f"{head}: {', '.join(named)}", width, "    ", style)
+
+
+def _waived(found: Sequence[Group], width: int) -> Iterator[Line]:
+    if found:
+        yield Line("")
+    for group in found:
+        yield from _wrapped(
+            f"– {group.code} {group.slug}: {told.plural(group.places, 'place')}, waived: {group.waived}",
+            width,
+            "    ",
+            "dim",
+        )
+
+
+def _not_run(validation: Validation, width: int, verbose: bool) -> Iterator[Line]:
+    """Rules that could not look, by reason; the reasons that a person can mend stand first."""
+    reasons = told.not_run(validation.report)
+    if not reasons:
+        return
+    yield Line("")
+    yield Line(f"not run, which is not passed: {told.plural(len(validation.report.not_run), 'rule')}", "dim")
+    for reason, codes in _mendable_first(reasons):
+        listed = ", ".join(codes if verbose else codes[:6])
+        more = "" if verbose or len(codes) <= 6 else f" and {len(codes) - 6} more"
+        yield from _wrapped(f"  {reason}: {listed}{more}", width, "    ", "dim")
+
+
+def _mendable_first(reasons: dict[str, list[str]]) -> Iterator[tuple[str, list[str]]]:
+    """One line for each thing that is needed, and one for all that there is nothing to judge of."""
+    absent = [code for reason, codes in reasons.items() if reason.startswith("nothing to judge") for code in codes]
+    yield from ((reason, codes) for reason, codes in reasons.items() if not reason.startswith("nothing to judge"))
+    if absent:
+        yield "nothing of that kind in this checkpoint", sorted(absent)
+
+
+def _next(found: Sequence[Group], width: int, verbose: bool) -> Iterator[Line]:
+    first = next((group for group in found if group.blocks), None)
+    hints = [] if first is None else [f"`publisher rules explain {first.code}` says why"]
+    if not verbose and found:
+        hints.append("`-v` lists every place")
+    if hints:
+        yield Line("")
+        yield from _wrapped("; ".join(hints) + ".", width, "", "dim")
+
+
+def _wrapped(text: str, width: int, indent: str, style: str = "") -> Iterator[Line]:
+    """Text as lines of at most `width` columns where words allow it."""
+    start = text[: len(text) - len(text.lstrip())]
+    parts: Iterable[str] = textwrap.wrap(
+        text.strip(),
+        max(width, 20),
+        initial_indent=start,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [""]
+    for part in parts:
+        bare = part.lstrip()
+        yield Line(f"{part[: len(part) - len(bare)]}\\{bare}" if bare.startswith(COMMANDS) else part, style)

@@ -1,0 +1,110 @@
+"""A report as Markdown, for a comment on a pull request or a page beside a card.
+
+The verdict, what engines make of it, what blocks with its fix; the rest folds. Text of strangers is made inert as cards
+do it (`card.escape`), so that no name mentions a person, links, or breaks a table. The result stays below what a
+comment may hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from publisher.card import escape
+from publisher.findings import ERROR, INFO, WARNING
+from publisher.reports import validation as told
+from publisher.reports.validation import Group, Validation, Verdict
+from publisher.units import format_bytes
+
+MAX_SIZE = 60_000  # characters; GitHub refuses comments above 65,536
+PLACES = 3
+MARKS = {ERROR: "❌", WARNING: "⚠️", INFO: "ℹ️"}
+VERDICTS = {"loads": "✅", "loads wrong": "❌", "refuses": "❌", "unknown": "❔"}
+_CROSS_REFERENCE = re.compile(r"#(?=\d)")
+
+
+def write(validation: Validation) -> str:
+    """The page; of very long ones the end is left out and said to be."""
+    parts, size = [], 0
+    for part in _parts(validation):
+        size += len(part) + 2
+        if size > MAX_SIZE:
+            parts.append("*The rest is left out here; the JSON report holds it.*")
+            break
+        parts.append(part)
+    return "\n\n".join(parts) + "\n"
+
+
+def _parts(validation: Validation) -> Iterator[str]:
+    report = validation.report
+    found = told.groups(report)
+    mark = "✅" if report.publishable else "❌"
+    yield f"## {mark} {told.headline(report).capitalize()}" + (
+        f": {escape.code(validation.label)}" if validation.label else ""
+    )
+    amount = f"{format_bytes(report.bytes_read)} read in {report.seconds:.1f} s"
+    yield f"{', '.join(told.counted(report))}; {amount}."
+    verdicts = told.verdicts(report)
+    if verdicts:
+        yield _engines(verdicts)
+    blocking = [group for group in found if group.blocks]
+    if blocking:
+        yield _table(blocking)
+    for severity, noun in ((WARNING, "warnings"), (INFO, "for information")):
+        minor = [group for group in found if group.severity is severity and group.waived is None]
+        if minor:
+            yield _folded(f"{sum(group.places for group in minor):,} {noun}", _table(minor))
+    waived = [group for group in found if group.waived is not None]
+    if waived:
+        yield _folded(f"{len(waived)} waived", "\n".join(map(_waiver, waived)))
+    reasons = told.not_run(report)
+    if reasons:
+        lines = [f"- {escape.text(reason)}: {', '.join(codes)}" for reason, codes in reasons.items()]
+        yield _folded(f"{len(report.not_run)} rules not run, which is not passed", "\n".join(lines))
+    if validation.date or report.tool:
+        tool = " ".join(str(report.tool[key]) for key in ("name", "version") if key in report.tool)
+        yield f"<sub>{escape.text(', '.join(filter(None, (tool, validation.date))))}</sub>"
+
+
+def _engines(verdicts: Sequence[Verdict]) -> str:
+    rows = ["| engine | version | verdict | because |", "|---|---|---|---|"]
+    for item in verdicts:
+        because = ", ".join(item.because) or item.reason
+        said = f"{VERDICTS.get(item.verdict, '')} {escape.text(item.verdict)}".strip()
+        reason = escape.text(because) if because else ""
+        rows.append(f"| {escape.text(item.engine)} | {escape.text(item.version or '–')} | {said} | {reason} |")
+    return "\n".join(rows)
+
+
+def _table(found: Sequence[Group]) -> str:
+    rows = ["| | rule | what and where | fix |", "|---|---|---|---|"]
+    for group in found:
+        breaks = f"<br>{escape.text(group.breaks)}" if group.breaks else ""
+        rule = f"**{group.code}** {escape.text(group.slug)}{breaks}"
+        fix = escape.text(group.fix) if group.fix else ""
+        rows.append(f"| {MARKS[group.severity]} | {rule} | {_where(group)} | {fix} |")
+    return "\n".join(rows)
+
+
+def _where(group: Group) -> str:
+    listed = (group.listed or group.findings)[:PLACES]
+    lines = []
+    for finding in listed:
+        where = told.place(finding)
+        lines.append(f"{escape.code(where)} {_text(finding.message)}" if where else _text(finding.message))
+    if group.places > len(listed):
+        lines.append(f"… and {group.places - len(listed):,} more")
+    return "<br>".join(lines)
+
+
+def _text(message: str) -> str:
+    """Text in which `#12` is no link to an issue either."""
+    return _CROSS_REFERENCE.sub(lambda match: f"&#{ord(match.group())};", escape.text(message))
+
+
+def _waiver(group: Group) -> str:
+    return f"- **{group.code}** {escape.text(group.slug)}: {escape.text(group.waived or '')}"
+
+
+def _folded(summary: str, body: str) -> str:
+    return f"<details><summary>{escape.text(summary)}</summary>\n\n{body}\n\n</details>"
