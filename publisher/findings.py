@@ -100,6 +100,8 @@ class Report:
         seconds: wall time.
         subjects: how many subjects of each kind the rules looked at.
         tool: name and version of this program.
+        measured: numbers by module, where the source was at hand: `rel_rmse`, `cosine`, `mismatch` (share of sampled
+            blocks not explained), `share` (of the weights looked at), `blocks` (sampled).
     """
 
     findings: tuple[Finding, ...] = ()
@@ -110,6 +112,7 @@ class Report:
     seconds: float = 0.0
     subjects: Mapping[str, int] = field(default_factory=dict)
     tool: Mapping[str, str] = field(default_factory=dict)
+    measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -144,4 +147,4 @@ class Report:
                 "waivers": dict(self.waivers),
             },
             "tool": dict(self.tool),
-        }
+        } | ({"measured": {name: dict(numbers) for name, numbers in self.measured.items()}} if self.measured else {})

@@ -29,12 +29,14 @@ from publisher.subjects import (
     KINDS,
     LEVELS,
     BlockScales,
+    Compared,
     Evidence,
     FusedGroup,
     Meter,
     Payload,
     Plain,
     Subject,
+    Untouched,
     lacking,
     stream,
 )
@@ -383,7 +385,7 @@ def _look(evidence: Evidence, outcomes: Mapping[type, list[_Outcome]], meter: Me
     counts["modules"] = len(evidence.checkpoint.modules)
     try:
         for subject in stream(evidence, outcomes, meter, level):
-            if isinstance(subject, BlockScales | FusedGroup | Payload | Plain):
+            if isinstance(subject, BlockScales | FusedGroup | Payload | Plain | Compared | Untouched):
                 counts[KINDS[type(subject)].noun] += 1
             for outcome in outcomes[type(subject)]:
                 outcome.look(subject)
@@ -428,6 +430,7 @@ def _report(
         seconds=seconds,
         subjects=dict(counts),
         tool={"name": "fp4-publisher", "version": __version__},
+        measured=meter.measured,
     )
 
 

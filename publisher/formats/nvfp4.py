@@ -176,13 +176,14 @@ def encode_rows(rows: Float32Array, scale: np.float32, policy: Policy = NATIVE) 
     require_weights(rows, SPEC.block)
     rows = np.ascontiguousarray(rows)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        scales = _block_scales(block_amax(rows, SPEC.block), scale, policy)
+        scales = block_scale_codes(block_amax(rows, SPEC.block), scale, policy)
         steps = _steps(scales, scale, policy.direction)
         scaled = rows.reshape(rows.shape[0], -1, SPEC.block) / steps[:, :, np.newaxis]
     return e2m1.pack(e2m1.encode(scaled.reshape(rows.shape))), scales
 
 
-def _block_scales(maxima: Float32Array, scale: np.float32, policy: Policy) -> UInt8Array:
+def block_scale_codes(maxima: Float32Array, scale: np.float32, policy: Policy = NATIVE) -> UInt8Array:
+    """E4M3 codes of blocks with these largest magnitudes, same shape, given the tensor's global scale."""
     if policy.direction == "divide":
         ratios = scale * _observe(maxima / _ELEMENT_MAX, policy)
     else:

@@ -4,9 +4,11 @@
 scales are read once, in file order, and handed to every rule that wants them.
 """
 
+from publisher.subjects.compared import Compared, Comparison
 from publisher.subjects.evidence import CARD, LEVELS, Evidence, Meter
 from publisher.subjects.modules import BLOCK, CACHE_SCALARS, PLAIN, SCALARS, SCALE_SUFFIXES, Headers, Modules, Shard
 from publisher.subjects.payload import Packed, Payload, Payloads, Plain, Tally
+from publisher.subjects.pruned import Pruned
 from publisher.subjects.publication import MANIFEST, Card, Listing, Pair, Repository, Upstream, read_card
 from publisher.subjects.reading import Run
 from publisher.subjects.scalars import FusedGroup, Scalars, Smoothing, Smoothings
@@ -14,6 +16,7 @@ from publisher.subjects.scales import BlockScales, ScaleRange, ScaleRanges
 from publisher.subjects.serving import Serving
 from publisher.subjects.sidefiles import SideFiles
 from publisher.subjects.stream import KINDS, Kind, Subject, lacking, planned_reads, stream
+from publisher.subjects.untouched import Untouched
 
 __all__ = [
     "BLOCK",
@@ -27,6 +30,8 @@ __all__ = [
     "SCALE_SUFFIXES",
     "BlockScales",
     "Card",
+    "Compared",
+    "Comparison",
     "Evidence",
     "FusedGroup",
     "Headers",
@@ -39,6 +44,7 @@ __all__ = [
     "Payload",
     "Payloads",
     "Plain",
+    "Pruned",
     "Repository",
     "Run",
     "Scalars",
@@ -51,6 +57,7 @@ __all__ = [
     "Smoothings",
     "Subject",
     "Tally",
+    "Untouched",
     "Upstream",
     "lacking",
     "planned_reads",

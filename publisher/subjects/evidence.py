@@ -13,6 +13,7 @@ from publisher.checkpoint.open import Checkpoint
 LEVELS = ("headers", "scales", "full")
 PIECE = 8 << 20  # bytes of one read
 CARD = "README.md"
+MAX_MEASURED = 100_000  # modules whose numbers a report carries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,7 @@ class Meter:
     unreadable: Counter[str] = field(default_factory=Counter)
     done: int = 0
     total: int = 0
+    measured: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def read(self, files: Files, path: str, begin: int = 0, end: int | None = None) -> bytes:
         """Read and count."""
@@ -64,3 +66,8 @@ class Meter:
         self.done += size
         if self.progress is not None:
             self.progress(self.done, self.total)
+
+    def measure(self, module: str, numbers: dict[str, float]) -> None:
+        """Keep what was measured of a module for the report; beyond `MAX_MEASURED` modules no more is kept."""
+        if len(self.measured) < MAX_MEASURED:
+            self.measured[module] = {name: float(f"{number:.6g}") for name, number in numbers.items()}

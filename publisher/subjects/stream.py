@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from publisher.checkpoint.open import Checkpoint
+from publisher.subjects.compared import COMPARED_KINDS, Compared, Comparison, read_comparison
 from publisher.subjects.evidence import CARD, LEVELS, Evidence, Meter
 from publisher.subjects.modules import Headers, Modules, Shard
 from publisher.subjects.payload import PAYLOAD_KINDS, Payload, PayloadPass, Payloads, Plain
+from publisher.subjects.pruned import Pruned, read_pruned
 from publisher.subjects.publication import Listing, Pair, Repository, Upstream, read_publication
 from publisher.subjects.reading import Run
 from publisher.subjects.scalars import FusedGroup, Scalars, Smoothings
 from publisher.subjects.scales import SCALE_KINDS, BlockScales, ScalePass, ScaleRanges
 from publisher.subjects.serving import Serving, read_serving
 from publisher.subjects.sidefiles import SideFiles, read_side_files
+from publisher.subjects.untouched import Untouched
 
 Subject: TypeAlias = (
     Headers
@@ -35,6 +38,10 @@ Subject: TypeAlias = (
     | Pair
     | Repository
     | Upstream
+    | Pruned
+    | Untouched
+    | Compared
+    | Comparison
 )
 
 
@@ -75,6 +82,10 @@ KINDS: Mapping[type, Kind] = {
     Pair: Kind(noun="sources", cost="source", source=True),
     Repository: Kind(noun="cards", cost="card", card=True),
     Upstream: Kind(noun="upstream cards", cost="card and source", source=True, card=True),
+    Pruned: Kind(noun="weights declared pruned 4:8", cost="payload", level="full"),
+    Untouched: Kind(noun="unquantized tensors of the source", cost="payload and source", level="full", source=True),
+    Compared: Kind(noun="packed weights of the source", cost="payload and source", level="full", source=True),
+    Comparison: Kind(noun="comparisons", cost="payload and source", level="full", source=True),
 }
 
 
@@ -117,6 +128,10 @@ def stream(evidence: Evidence, kinds: Collection[type], meter: Meter, level: str
     passes = _passes(checkpoint, kinds, meter, evidence.sample)
     for one in passes:
         yield from one.read()
+    if Pruned in kinds:
+        yield from read_pruned(evidence, meter)
+    if COMPARED_KINDS & set(kinds):
+        yield from read_comparison(evidence, kinds, meter)
 
 
 def planned_reads(checkpoint: Checkpoint, kinds: Collection[type], sample: int | None = None) -> list[Run]:

@@ -1,0 +1,157 @@
+"""A weight matrix where it is stored, and its rows as float32: plain, INT4, FP8, or one expert of a fused tensor.
+
+Nothing is read but the rows asked for; of a transposed matrix the whole matrix. `weights.locate` finds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from publisher.checkpoint.header import DTYPE_BITS, TensorRef
+from publisher.checkpoint.open import Checkpoint
+from publisher.errors import CheckpointError
+from publisher.formats import e8m0, floats, fp8, int4
+from publisher.formats.blocks import Float32Array
+from publisher.formats.int4 import Intermediate, Order
+
+Reader: TypeAlias = Callable[[str, int, int], bytes]
+PLAIN = ("BF16", "F16", "F32")
+
+
+class UnreadableWeight(CheckpointError):
+    """A weight that is not there, or stored in a way not known here; the message says which."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Where a matrix lies in a fused tensor.
+
+    Args:
+        expert: which matrix of the stack.
+        first: its first row (or column, where transposed) in that matrix.
+        step: from one row to the next; 2 where gate and up alternate.
+        transposed: stored (in, out).
+    """
+
+    expert: int
+    first: int
+    step: int
+    transposed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredWeight:
+    """A weight matrix (rows, columns) = (out, in) as stored.
+
+    Args:
+        checkpoint: where.
+        name: the module.
+        form: BF16, F16, F32, int4 or fp8.
+        rows: output features.
+        columns: input features.
+        ref: the tensor with the values.
+        scale: the tensor with their scales (int4, fp8).
+        block: rows and columns that share a scale.
+        part: where it lies in a fused tensor.
+    """
+
+    checkpoint: Checkpoint
+    name: str
+    form: str
+    rows: int
+    columns: int
+    ref: TensorRef
+    scale: TensorRef | None = None
+    block: tuple[int, int] = (1, 1)
+    part: Part | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes that reading all of it takes, about."""
+        share = self.part is not None and self.ref.shape[0] * self.ref.elements
+        own = self.ref.size * self.rows * self.columns // self.ref.elements if share else self.ref.size
+        return own + (self.scale.size if self.scale else 0)
+
+    def decode(
+        self,
+        begin: int,
+        end: int,
+        *,
+        read: Reader | None = None,
+        intermediate: Intermediate = "BF16",
+        order: Order = "low",
+    ) -> Float32Array:
+        """Rows `begin` to `end` as float32 (end - begin, columns).
+
+        Args:
+            begin: first row.
+            end: row after the last; both inside the matrix.
+            read: reads bytes of a shard; the checkpoint's own reader by default.
+            intermediate: what int4 and fp8 products are rounded to.
+            order: nibble order of int4; anything but `low` is for looking for mistakes.
+
+        Raises:
+            CheckpointError: the shard is shorter than its header says.
+        """
+        if not 0 <= begin <= end <= self.rows:
+            raise UnreadableWeight(f"{self.name} has {self.rows} rows; {begin} to {end} are not among them.")
+        reader = read or self.checkpoint.files.read
+        if self.form == "int4":
+            return self._int4(begin, end, reader, intermediate, order)
+        if self.form == "fp8":
+            return self._fp8(begin, end, reader, intermediate)
+        return self._plain(begin, end, reader)
+
+    def _plain(self, begin: int, end: int, read: Reader) -> Float32Array:
+        part = self.part
+        if part is None:
+            return floats.decode(
+                _bytes(read, self.ref, self.columns, begin, end), self.form, (end - begin, self.columns)
+            )
+        wide, deep = self.ref.shape[1:]
+        if part.transposed:
+            raw = _bytes(read, self.ref, deep, part.expert * wide, (part.expert + 1) * wide)
+            matrix = floats.decode(raw, self.form, (wide, deep))
+            return np.ascontiguousarray(matrix[:, part.first :: part.step][:, begin:end].T)
+        first = part.expert * wide + part.first + begin * part.step
+        last = first + max(end - begin - 1, 0) * part.step + (end > begin)
+        rows = floats.decode(_bytes(read, self.ref, deep, first, last), self.form, (last - first, deep))
+        return rows[:: part.step]
+
+    def _int4(self, begin: int, end: int, read: Reader, intermediate: Intermediate, order: Order) -> Float32Array:
+        width = self.ref.shape[1]
+        words = np.frombuffer(_bytes(read, self.ref, width, begin, end), "<i4").reshape(-1, width)
+        scales = self._scales(read, begin, end)
+        return int4.dequantize(words, scales, self.columns, group=self.block[1], intermediate=intermediate, order=order)
+
+    def _fp8(self, begin: int, end: int, read: Reader, intermediate: Intermediate) -> Float32Array:
+        codes = np.frombuffer(_bytes(read, self.ref, self.columns, begin, end), np.uint8).reshape(-1, self.columns)
+        tall = self.block[0]
+        scales = self._scales(read, begin // tall, -(-end // tall))
+        return fp8.dequantize(codes, scales, block=self.block, first_row=begin, intermediate=intermediate)
+
+    def _scales(self, read: Reader, begin: int, end: int) -> Float32Array:
+        """Rows of the scales; a scalar or a vector counts as a matrix."""
+        if self.scale is None:
+            raise UnreadableWeight(f"{self.name} has no scales.")
+        width = -(-self.columns // self.block[1])
+        raw = _bytes(read, self.scale, width, begin, end)
+        shape = (end - begin, width)
+        if self.scale.dtype in ("U8", "F8_E8M0"):
+            return e8m0.decode(np.frombuffer(raw, np.uint8).reshape(shape))
+        return floats.decode(raw, self.scale.dtype, shape)
+
+
+def _bytes(read: Reader, ref: TensorRef, width: int, begin: int, end: int) -> bytes:
+    """Rows of a row-major tensor, each of `width` elements."""
+    row = width * DTYPE_BITS[ref.dtype] // 8
+    raw = read(ref.shard, ref.begin + begin * row, ref.begin + end * row)
+    if len(raw) != (end - begin) * row:
+        raise CheckpointError(
+            f"{ref.shard} ends inside the tensor {ref.name}.", hint="Copy or download the shard again."
+        )
+    return raw

@@ -1,0 +1,103 @@
+"""Packed weights that are declared pruned in pairs, 4 of 8: of every four payload bytes at most two may be non-zero.
+
+Blackwell's sparse FP4 instructions keep two of four neighbouring pairs of weights (CUTLASS
+`sm1xx_sparse_config.inl`); checkpoints store them densely, so only the zeros tell. Nothing in a configuration that
+engines accept can declare it, so a declaration is any of: `sparsity_structure` in a `sparsity_config`, the key
+`sparsity` of config.json, a card tag. Where experts are packed it is about the experts, otherwise about every layer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from publisher.checkpoint.modules import Module
+from publisher.checkpoint.stored import UnreadableWeight
+from publisher.subjects.evidence import Evidence, Meter
+from publisher.subjects.modules import is_packed
+from publisher.subjects.packed import PackedWeight, open_packed
+from publisher.subjects.publication import read_card
+from publisher.subjects.sampled import rows_looked, runs_of
+
+CHUNK = 4  # bytes of payload that form one group of eight weights
+NONZERO = 0x77  # code 8 is -0.0
+_BYTES = 4 << 20
+_DECLARED = re.compile(r"(?i)(paired[- ]?)?4[:-]8([- ]?(paired|sparse|sparsity))?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """A packed weight that should be pruned 4 of 8 in pairs.
+
+    Args:
+        module: the module.
+        groups: groups of eight weights looked at.
+        dense: those with more than two non-zero bytes.
+        first: row and byte of the first of them.
+        flaw: why it could not be looked at.
+    """
+
+    module: Module
+    groups: int = 0
+    dense: int = 0
+    first: tuple[int, int] | None = None
+    flaw: str | None = None
+
+
+def declares_pruning(evidence: Evidence, meter: Meter) -> bool:
+    """Whether configuration or card say paired 4:8."""
+    config: Any = evidence.checkpoint.config
+    said = [config.get("sparsity")]
+    for quant in evidence.checkpoint.declarations:
+        sparsity = quant.raw.get("sparsity_config")
+        said.append(sparsity.get("sparsity_structure") if isinstance(sparsity, Mapping) else None)
+    if evidence.has_card:
+        tags = read_card(evidence.checkpoint.files, meter).metadata.get("tags")
+        said += tags if isinstance(tags, list) else []
+    return any(isinstance(text, str) and _DECLARED.fullmatch(text.strip()) for text in said)
+
+
+def read_pruned(evidence: Evidence, meter: Meter) -> Iterator[Pruned]:
+    """Every weight the declaration is about, in file order; nothing where there is none.
+
+    Raises:
+        CheckpointError: a shard cannot be read, or is shorter than its header says.
+    """
+    if not declares_pruning(evidence, meter):
+        return
+    packed = [m for m in evidence.checkpoint.modules.values() if is_packed(m) and m.weight is not None]
+    modules = [m for m in packed if m.role == "expert"] or packed
+    for module in sorted(modules, key=lambda m: (m.weight.shard, m.weight.begin) if m.weight else ("", 0)):
+        try:
+            weight = open_packed(evidence.checkpoint, module, meter)
+        except UnreadableWeight as error:
+            yield Pruned(module=module, flaw=error.message)
+        else:
+            yield _look(weight, evidence.sample)
+
+
+def _look(weight: PackedWeight, sample: int | None) -> Pruned:
+    if weight.columns % (2 * CHUNK):
+        return Pruned(module=weight.module, flaw=f"rows of {weight.columns} weights are no whole groups of eight")
+    groups = dense = 0
+    first: tuple[int, int] | None = None
+    for begin, end in _pieces(weight, sample):
+        bytes_ = weight.codes(begin, end) & NONZERO
+        full = (bytes_.reshape(end - begin, -1, CHUNK) != 0).sum(axis=2) > 2
+        groups += full.size
+        dense += int(full.sum())
+        if first is None and full.any():
+            row, group = np.argwhere(full)[0].tolist()
+            first = begin + row, group * CHUNK
+    return Pruned(module=weight.module, groups=groups, dense=dense, first=first)
+
+
+def _pieces(weight: PackedWeight, sample: int | None) -> Iterator[tuple[int, int]]:
+    step = max(1, _BYTES // (weight.columns // 2))
+    for low, high in runs_of(weight.module.name, weight.rows, rows_looked(weight, sample)):
+        for begin in range(low, high, step):
+            yield begin, min(begin + step, high)
