@@ -6,9 +6,10 @@ rules to name. A place without any shard or config is refused.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -170,10 +171,10 @@ def _headers(
 ) -> Iterator[ShardHeader]:
     """Headers in name order; the starts of remote shards are fetched several at a time, a little ahead."""
     if names and files.local(names[0]) is not None:
-        results: Iterator[ShardHeader] = (read_header(files, name) for name in names)
-    else:
-        results = map(partial(read_header, files), names, _starts(files, names, _expected(index)))
-    yield from _counted(results, len(names), progress)
+        yield from _counted((read_header(files, name) for name in names), len(names), progress)
+        return
+    with contextlib.closing(_starts(files, names, _expected(index))) as starts:
+        yield from _counted(map(partial(read_header, files), names, starts), len(names), progress)
 
 
 def _expected(index: Mapping[str, Any] | None) -> Mapping[str, int]:
@@ -186,7 +187,7 @@ def _expected(index: Mapping[str, Any] | None) -> Mapping[str, int]:
     return lengths
 
 
-def _starts(files: Files, names: list[str], lengths: Mapping[str, int]) -> Iterator[bytes]:
+def _starts(files: Files, names: list[str], lengths: Mapping[str, int]) -> Generator[bytes, None, None]:
     """The first bytes of each shard, as many as its header is expected to take."""
     waiting: deque[Future[bytes]] = deque()
     with ThreadPoolExecutor(max_workers=REQUESTS, thread_name_prefix="headers") as pool:

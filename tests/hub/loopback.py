@@ -3,7 +3,8 @@
 It keeps the Hub's rules that a publisher depends on: private repositories do not exist for strangers, gated files are
 refused while their names stay public, `create_repo` of an existing repository answers 409 with its address, commits on
 a stale parent 412, card metadata is validated, `.gitattributes` appears by itself. Every request is logged with the
-visibility of every repository when it was answered, and a test can make any request fail in the ways networks do.
+visibility of every repository when it was answered, and a test can make any request fail in the ways networks do: with
+a status, cut off, late, with headers that lie, with more than was asked for, or elsewhere.
 
     with LoopbackHub() as hub:
         hub.seed_repo("upstream/model", {"config.json": b"{}"}, gated="manual")
@@ -20,8 +21,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -53,11 +55,28 @@ class User:
         return repo.split("/")[0] in {self.name, *self.orgs}
 
 
+class OnDisk:
+    """A file's bytes, read slice by slice: a sparse file of any length takes no memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = path.stat().st_size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, part: slice) -> bytes:
+        begin, end, _ = part.indices(self.size)
+        with self.path.open("rb") as file:
+            file.seek(begin)
+            return file.read(max(end - begin, 0))
+
+
 @dataclass
 class Stored:
-    """A file of a commit; `data` is what downloads give, `oid` what the listing says."""
+    """A file of a commit; `data` is what downloads give, `oid` and `size` what the listing says."""
 
-    data: bytes
+    data: bytes | OnDisk
     lfs: bool
     oid: str
     size: int
@@ -65,6 +84,11 @@ class Stored:
     @classmethod
     def of(cls, data: bytes, lfs: bool) -> Stored:
         return cls(data, lfs, sha256(data) if lfs else blob_id(data), len(data))
+
+    @classmethod
+    def on_disk(cls, path: Path) -> Stored:
+        data = OnDisk(path)
+        return cls(data, True, sha256(str(path).encode()), len(data))
 
 
 @dataclass
@@ -125,7 +149,12 @@ class Request:
 
 @dataclass
 class Fault:
-    """How a request fails: with a status, dropped before or after it was handled, or its stored blob corrupted."""
+    """How a request fails: with a status, dropped before or after it was handled, its stored blob corrupted, or:
+
+    `cut` sends so many bytes of the body and hangs up, `whole` ignores the range asked for, `more` appends so many
+    bytes, `endless` never stops sending, `lies` are headers put over the true ones, `trickle` waits so many seconds
+    after every byte.
+    """
 
     status: int | None = None
     body: bytes = b'{"error": "injected"}'
@@ -133,6 +162,19 @@ class Fault:
     drop: bool = False
     lose_reply: bool = False
     corrupt: bool = False
+    cut: int | None = None
+    whole: bool = False
+    more: int = 0
+    endless: bool = False
+    lies: dict[str, str] = field(default_factory=dict)
+    trickle: float = 0.0
+
+    def shape(self, reply: Reply) -> Reply:
+        """The reply as this fault sends it."""
+        reply.headers |= self.lies
+        reply.body += bytes(self.more)
+        reply.cut, reply.endless, reply.trickle = self.cut, self.endless, self.trickle
+        return reply
 
 
 @dataclass
@@ -140,6 +182,15 @@ class Reply:
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+    cut: int | None = None
+    endless: bool = False
+    trickle: float = 0.0
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body as it is sent."""
+        yield self.body if self.cut is None else self.body[: self.cut]
+        while self.endless:
+            yield bytes(1 << 16)
 
 
 class Refused(Exception):
@@ -173,14 +224,15 @@ class LoopbackHub:
         self.user = user
         self.users = {token: User(user, orgs={org: "admin"})}
         self.repos: dict[str, Repo] = {}
-        self.blobs: dict[str, bytes] = {}
+        self.blobs: dict[str, bytes | OnDisk] = {}
         self.log: list[Request] = []
         self.faults: list[Callable[[Request], Fault | None]] = []
         self.page_size = 1000
         self.redirect = False  # answer large files with a redirect to another origin, as the Hub does
+        self.latency = 0.0  # seconds before every reply
+        self.lifetime: float | None = None  # seconds a signed address is good for
         self._lock = threading.RLock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
@@ -214,6 +266,14 @@ class LoopbackHub:
         self.repos[repo_id] = repo
         return repo
 
+    def seed_folder(self, repo_id: str, folder: Path) -> Repo:
+        """A repository whose files stay on disk, sparse ones of any length among them."""
+        stored = {path.name: Stored.on_disk(path) for path in sorted(folder.iterdir())}
+        self.blobs |= {item.oid: item.data for item in stored.values()}
+        repo = self.repos[repo_id] = Repo(repo_id)
+        repo.add("initial commit", stored)
+        return repo
+
     def fail(self, method: str, pattern: str, *, times: int = 1, after: int = 0, **fault: Any) -> Fault:
         """Make requests fail whose path matches: the next `times`, once `after` of them have passed."""
         made = Fault(**fault)
@@ -244,6 +304,7 @@ class LoopbackHub:
         with self._lock:
             fault = next((found for hook in self.faults if (found := hook(request)) is not None), None)
             reply = None if fault and fault.drop else self._handled(request, fault)
+            reply = fault.shape(reply) if fault and reply else reply
             request.status = reply.status if reply else 0
             request.state = {name: (repo.private, repo.gated) for name, repo in self.repos.items()}
             self.log.append(request)
@@ -252,6 +313,7 @@ class LoopbackHub:
     def _handled(self, request: Request, fault: Fault | None) -> Reply:
         if fault and fault.status is not None:
             return Reply(fault.status, fault.body, {"Content-Type": "application/json"} | fault.headers)
+        request = replace(request, range=None) if fault and fault.whole else request
         try:
             if request.token is not None and request.token not in self.users:
                 raise Refused(401, "Invalid credentials in Authorization header")
@@ -452,7 +514,9 @@ class LoopbackHub:
             headers |= {"X-Linked-Etag": f'"{item.oid}"', "X-Linked-Size": str(item.size)}
             if self.redirect:
                 port = self._server.server_address[1]
-                return Reply(302, b"", headers | {"Location": f"http://localhost:{port}/_lfs/{item.oid}?sig=secret"})
+                until = "" if self.lifetime is None else f"&until={time.time() + self.lifetime}"
+                signed = f"http://localhost:{port}/_lfs/{item.oid}?sig=secret{until}"
+                return Reply(302, b"", headers | {"Location": signed})
         return ranged(request, data, headers)
 
     # --- writing ---------------------------------------------------------------------------------------------------
@@ -487,6 +551,8 @@ class LoopbackHub:
     def lfs_get(self, request: Request, oid: str) -> Reply:
         if request.token is not None:
             raise Refused(400, "a token was sent to another origin")
+        if float(request.query.get("until", ["inf"])[0]) < time.time():
+            raise Refused(403, "Request has expired")
         return ranged(request, self.blobs[oid], {"ETag": f'"{oid}"', "Content-Type": "application/octet-stream"})
 
     def lfs_verify(self, request: Request, repo: str) -> Reply:
@@ -575,16 +641,24 @@ def card_errors(card: Any) -> Iterator[str]:
         yield f'"base_model_relation" must be one of {sorted(RELATIONS)}'
 
 
-def ranged(request: Request, data: bytes, headers: dict[str, str]) -> Reply:
+def ranged(request: Request, data: bytes | OnDisk, headers: dict[str, str]) -> Reply:
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", request.range or "")
     if not match or match.group(0) == "bytes=-":
-        return Reply(200, data, headers)
+        return Reply(200, data[:], headers)
     first, last = match.groups()
     start = int(first) if first else max(0, len(data) - int(last))
     end = min(int(last), len(data) - 1) if first and last else len(data) - 1
     if start >= len(data):
         return Reply(416, b"", headers | {"Content-Range": f"bytes */{len(data)}"})
     return Reply(206, data[start : end + 1], headers | {"Content-Range": f"bytes {start}-{end}/{len(data)}"})
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 64
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up in the middle is what some tests are about."""
 
 
 def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
@@ -605,6 +679,7 @@ def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
                 token=token if scheme.lower() == "bearer" else None,
                 range=self.headers.get("Range"),
             )
+            time.sleep(hub.latency)
             reply = hub.answer(request)
             if reply is None:
                 self.close_connection = True
@@ -613,12 +688,27 @@ def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
             self.send_response(reply.status)
             for name, value in reply.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(reply.body)))
+            if reply.endless:
+                self.close_connection = True
+            elif "Content-Length" not in reply.headers:
+                self.send_header("Content-Length", str(len(reply.body)))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(reply.body)
+                self._send(reply)
 
         do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
+
+        def _send(self, reply: Reply) -> None:
+            for piece in reply.pieces():
+                for part in [piece[n : n + 1] for n in range(len(piece))] if reply.trickle else [piece]:
+                    self.wfile.write(part)
+                    if reply.trickle:
+                        self.wfile.flush()
+                        time.sleep(reply.trickle)
+            if reply.cut is not None:
+                self.wfile.flush()
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
 
         def _body(self) -> bytes:
             if "chunked" not in self.headers.get("Transfer-Encoding", ""):
