@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from publisher import __version__
-from publisher.errors import PublisherError
+from publisher.errors import AccessError, HubError, InterruptedRun, PublisherError
 from publisher.findings import ERROR, INFO, WARNING, Finding, Found, NotRun, Report, Severity
 from publisher.subjects import (
     KINDS,
@@ -43,6 +43,8 @@ from publisher.subjects import (
 
 ENGINES = ("vllm", "sglang", "tensorrt-llm", "atom", "transformers")
 MAX_PLACES = 50  # findings one rule lists; the rest is counted
+# What ends a run: it says nothing about the checkpoint, and running again goes on.
+_ENDS = (AccessError, HubError, InterruptedRun)
 _ORDER = {ERROR: 0, WARNING: 1, INFO: 2}
 _FAMILIES = {
     "CN": "Container",
@@ -282,6 +284,8 @@ class _Outcome:
         try:
             for found in self.rule.check(subject):
                 self._add(found)
+        except _ENDS:
+            raise
         except PublisherError as error:
             self.failed = str(error)
         except Exception as error:  # noqa: BLE001 - a rule that breaks on odd data must not take the others with it
@@ -339,6 +343,12 @@ def _clean(text: str, limit: int) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
 
 
+def evidence_asked(evidence: Evidence, level: str, select: Collection[str] = ()) -> frozenset[type]:
+    """The kinds of evidence that `run` with these arguments looks at."""
+    asked = {load_rules()[code].evidence for code in chosen(select)}
+    return frozenset(kind for kind in asked if lacking(kind, evidence, level) is None)
+
+
 def run(
     evidence: Evidence,
     *,
@@ -362,6 +372,8 @@ def run(
 
     Raises:
         PublisherError: an unknown level, rule or waiver.
+        AccessError: the Hub refuses what is to be read.
+        HubError: the network fails; running again goes on.
     """
     if level not in LEVELS:
         raise PublisherError(f"There is no level {level[:40]!r}.", hint=f"Levels are {', '.join(LEVELS)}.")
@@ -389,6 +401,8 @@ def _look(evidence: Evidence, outcomes: Mapping[type, list[_Outcome]], meter: Me
                 counts[KINDS[type(subject)].noun] += 1
             for outcome in outcomes[type(subject)]:
                 outcome.look(subject)
+    except _ENDS:
+        raise
     except PublisherError as error:
         for outcome in (o for kind in outcomes for o in outcomes[kind] if KINDS[kind].level != "headers"):
             outcome.failed = str(error)

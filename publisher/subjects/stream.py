@@ -104,7 +104,7 @@ def lacking(kind: type, evidence: Evidence, level: str) -> str | None:
 def stream(evidence: Evidence, kinds: Collection[type], meter: Meter, level: str = "scales") -> Iterator[Subject]:
     """The subjects of the kinds asked for, cheapest first; scales in file order.
 
-    At level `full` the manifest's subject may read whole shards.
+    At level `full`, without a sample, the manifest's subject may read whole shards.
 
     Raises:
         CheckpointError: a file cannot be read at all.
@@ -121,7 +121,7 @@ def stream(evidence: Evidence, kinds: Collection[type], meter: Meter, level: str
     if SideFiles in kinds:
         yield read_side_files(checkpoint, evidence.source, meter)
     if Listing in kinds:
-        listing = Listing(checkpoint=checkpoint, meter=meter, shards=level == "full")
+        listing = Listing(checkpoint=checkpoint, meter=meter, shards=level == "full" and evidence.sample is None)
         meter.total += sum(map(listing.hashed, checkpoint.files.sizes)) if listing.has_manifest else 0
         yield listing
     yield from read_publication(evidence, kinds, meter)
