@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -20,9 +20,13 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from publisher.errors import PublisherError
-from publisher.findings import Report, Severity
+from publisher.findings import Report
 from publisher.journal import Event, mask
 from publisher.units import format_bytes, format_duration
+
+if TYPE_CHECKING:
+    from publisher.checkpoint.open import Checkpoint
+    from publisher.reports.files import Destination
 
 FORMATS = ("human", "json", "quiet")
 PIPE_WIDTH = 160
@@ -32,7 +36,27 @@ format_option = click.option(
     "--format", "form", type=click.Choice(FORMATS), default="human", show_default=True, help="How to print the result."
 )
 
-STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
+# What `validate` can print, as `publisher.reports.REPORTS` names it; written out so that `--help` loads no report.
+REPORT_FORMS = ("human", "json", "quiet", "jsonl", "sarif", "junit", "github", "markdown", "html")
+report_format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(REPORT_FORMS),
+    default="human",
+    show_default=True,
+    metavar="FORM",
+    help=f"How to print the report: {', '.join(REPORT_FORMS)}.",
+)
+report_option = click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    metavar="[FORM:]FILE",
+    help="Also write the report to FILE (.html, .sarif, .xml for JUnit, .md, .jsonl, .json, .txt). Repeatable.",
+)
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Print every place, warning and rule not run.")
+
+REPORT_STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan", "good": "bold green"}
 
 
 class Output:
@@ -62,6 +86,11 @@ class Output:
         """Print a sentence of the result, in the human format only."""
         if self.human:
             self.console.print(escape(printable(text)), style=style)
+
+    def line(self, text: str, style: str = "") -> None:
+        """Print one line as it is, never folded, in the human format only."""
+        if self.human:
+            self.console.print(escape(printable(mask(text))), style=style, soft_wrap=True)
 
     def note(self, text: str, style: str = "dim") -> None:
         """Tell something on standard error, unless quiet."""
@@ -111,36 +140,69 @@ def print_error_document(error: PublisherError) -> None:
     sys.stdout.write(json.dumps(body, ensure_ascii=False) + "\n")
 
 
-def print_report(output: Output, report: Report, *, limit: int = 40) -> None:
-    """Print a report: findings grouped by rule, the most severe first, then what was not run and the verdict."""
-    groups: dict[tuple[str, str, Severity], list[Any]] = {}
-    for finding in report.findings:
-        groups.setdefault((finding.code, finding.slug, finding.severity), []).append(finding)
-    for (code, slug, severity), findings in list(groups.items())[:limit]:
-        waived = f"  (waived: {findings[0].waived})" if findings[0].waived else ""
-        breaks = f"  breaks {', '.join(findings[0].engines)}" if findings[0].engines else ""
-        output.say(f"{severity} {code} {slug}{waived}{breaks}", STYLES[severity])
-        for finding in findings[:3]:
-            place = ": ".join(part for part in (finding.file, finding.tensor) if part)
-            output.say(f"  {place + ': ' if place else ''}{finding.message}")
-        if len(findings) > 3:
-            output.say(f"  … and {len(findings) - 3} more")
-    if len(groups) > limit:
-        output.say(f"… and {len(groups) - limit} more rules with findings (--format json lists all)")
-    output.say(_verdict(report), "bold green" if report.publishable else "bold red")
-    reasons: dict[str, list[str]] = {}
-    for entry in report.not_run:
-        reasons.setdefault(entry.reason, []).append(entry.code)
-    for reason, codes in reasons.items():
-        output.say(f"  not run ({reason}): {', '.join(codes)}", "dim")
+def print_report(output: Output, report: Report, *, label: str = "", verbose: bool = False) -> None:
+    """Print a report for people: one screen, or everything.
+
+    Args:
+        output: where to; nothing is printed in the other formats.
+        report: what to print.
+        label: what was looked at.
+        verbose: every place, every warning and every rule that could not look.
+    """
+    from publisher.reports.human import lines
+    from publisher.reports.validation import Validation
+
+    if output.human:
+        validation = Validation(report=report, label=label)
+        for line in lines(validation, width=output.console.width, verbose=verbose):
+            output.line(line.text, REPORT_STYLES.get(line.style, line.style))
 
 
-def _verdict(report: Report) -> str:
-    head = "publishable" if report.publishable else "not publishable"
-    return (
-        f"{head}: {len(report.rules_run)} rules run, {len(report.errors)} errors, {len(report.warnings)} warnings, "
-        f"{len(report.not_run)} rules not run; {format_bytes(report.bytes_read)} read in {report.seconds:.1f} s"
+def tell_report(
+    output: Output,
+    report: Report,
+    checkpoint: Checkpoint,
+    *,
+    label: str,
+    level: str,
+    wanted: Sequence[Destination] = (),
+    verbose: bool = False,
+) -> None:
+    """Print a report in the form asked for and write the files asked for.
+
+    Args:
+        output: where to print.
+        report: what to tell.
+        checkpoint: what was looked at, for reports with pictures.
+        label: what to call it.
+        level: how much of it may be read for pictures.
+        wanted: files, as `reports.files.destinations` makes them of `--report`.
+        verbose: as in `print_report`.
+
+    Raises:
+        PublisherError: a file cannot be written.
+    """
+    from publisher.reports import REPORTS
+    from publisher.reports.files import render, write
+    from publisher.reports.overview import look
+    from publisher.reports.validation import Validation
+
+    forms = {output.form, *(item.form for item in wanted)}
+    pictures = any(form.pictures for name, form in REPORTS.items() if name in forms)
+    validation = Validation(
+        report=report,
+        label=label,
+        overview=look(checkpoint, level=level) if pictures else None,
+        date=time.strftime("%Y-%m-%d", time.gmtime()),
     )
+    for path in write(wanted, validation):
+        output.note(f"report: {path}")
+    if output.form in ("human", "quiet"):
+        print_report(output, report, label=label, verbose=verbose)
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(render(output.form, validation).encode("utf-8", "backslashreplace"))
+        sys.stdout.buffer.flush()
 
 
 class Display:

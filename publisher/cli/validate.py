@@ -6,7 +6,14 @@ import click
 
 from publisher.cli import parameters
 from publisher.cli.options import ignore_option, level_option, parse_waivers
-from publisher.cli.output import Display, Output, format_option, print_report
+from publisher.cli.output import (
+    Display,
+    Output,
+    report_format_option,
+    report_option,
+    tell_report,
+    verbose_option,
+)
 
 
 @click.command(
@@ -19,10 +26,19 @@ from publisher.cli.output import Display, Output, format_option, print_report
     level_option,
     click.option("--select", multiple=True, metavar="CODE", help="Run only these rules or families (SV, CN01)."),
     ignore_option,
-    format_option,
+    report_format_option,
+    report_option,
+    verbose_option,
 )
 def command(
-    path: str, source: str | None, level: str | None, select: tuple[str, ...], waivers: tuple[str, ...], form: str
+    path: str,
+    source: str | None,
+    level: str | None,
+    select: tuple[str, ...],
+    waivers: tuple[str, ...],
+    form: str,
+    reports: tuple[str, ...],
+    verbose: bool,
 ) -> None:
     """Check the checkpoint at PATH, a folder or hf://org/name[@revision].
 
@@ -32,9 +48,10 @@ def command(
     from publisher.checkpoint.open import open_checkpoint
     from publisher.checkpoint.source import resolve
     from publisher.journal import Event
+    from publisher.reports.files import destinations
     from publisher.subjects import Evidence
 
-    output = Output(form)
+    output, wanted = Output(form), destinations(reports)
     with Display(output) as display:
 
         def progress(done: int, total: int) -> None:
@@ -48,13 +65,14 @@ def command(
             base_model=original.repo if original else None,
             settings={"gated": place.gated} if place.repo else None,
         )
+        depth = level or ("full" if place.folder else "headers")
         report = rules.run(
             evidence,
-            level=level or ("full" if place.folder else "headers"),
+            level=depth,
             select=tuple(code.upper() for code in select),
             waivers=parse_waivers(waivers),
             progress=progress,
         )
-    output.data(report.to_json())
-    print_report(output, report)
+    label = path if place.folder else place.label
+    tell_report(output, report, evidence.checkpoint, label=label, level=depth, wanted=wanted, verbose=verbose)
     raise click.exceptions.Exit(0 if report.publishable else 1)

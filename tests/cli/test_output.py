@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
+from publisher.checkpoint.open import open_checkpoint
 from publisher.cli.output import (
+    REPORT_FORMS,
     Display,
     Output,
     print_error,
@@ -14,10 +18,15 @@ from publisher.cli.output import (
     print_report,
     printable,
     progress_text,
+    report_option,
+    tell_report,
 )
 from publisher.errors import AccessError
 from publisher.findings import ERROR, WARNING, Finding, NotRun, Report
 from publisher.journal import Event
+from publisher.reports import REPORTS
+from publisher.reports.files import ENDINGS, destinations
+from tests.builders.tiny import llama, nvfp4
 
 
 def test_progress_says_what_how_much_how_fast_and_how_long() -> None:
@@ -45,19 +54,53 @@ def test_an_error_hides_tokens(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(captured.out)["error"]["exit_code"] == 3
 
 
-def test_a_report_leads_with_errors_and_ends_with_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_leads_with_the_verdict_and_what_blocks(capsys: pytest.CaptureFixture[str]) -> None:
     findings = tuple(
         Finding(code="SV01", slug="nan-block-scale", severity=ERROR, message=f"{i} NaN bytes", tensor=f"m{i}")
         for i in range(5)
     )
     warning = Finding(code="CN06", slug="no-format", severity=WARNING, message="no format", waived="known")
     report = Report(findings=(*findings, warning), not_run=(NotRun(code="SD01", reason="needs the source"),))
-    print_report(Output("human"), report)
+    print_report(Output("human"), report, label="./checkpoint")
     out = capsys.readouterr().out
-    assert out.index("SV01") < out.index("CN06") < out.index("not publishable")
+    assert out.index("not publishable: ./checkpoint") < out.index("SV01") < out.index("CN06")
     assert "… and 2 more" in out
+    assert "m4" not in out
     assert "waived: known" in out
     assert "needs the source" in out
+    print_report(Output("human"), report, verbose=True)
+    assert "m4" in capsys.readouterr().out
+    print_report(Output("quiet"), report)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_report_without_a_terminal_has_no_colour_and_hides_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    finding = Finding(code="SV01", slug="x", severity=ERROR, message="[red]hf_abcdefghijklmnop[/red] \x1b[31m")
+    print_report(Output("human"), Report(findings=(finding,)))
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "hf_abcdefghijklmnop" not in out
+    assert "[red]***[/red]" in out
+
+
+def test_every_form_of_a_report_is_offered() -> None:
+    assert set(REPORT_FORMS) == {*REPORTS, "quiet"}
+    help_text = str(report_option(lambda: None).__click_params__[0].help)  # type: ignore[attr-defined]
+    assert set(re.findall(r"\.[a-z]+", help_text)) <= set(ENDINGS)
+
+
+@pytest.mark.parametrize("form", sorted(REPORTS))
+def test_a_report_is_printed_in_the_form_asked_for(
+    form: str, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    checkpoint = open_checkpoint(nvfp4(llama()).write(tmp_path / "c"))
+    report = Report(rules_run=("SV01",), tool={"name": "fp4-publisher", "version": "1"})
+    wanted = destinations([f"{form}:{tmp_path / 'file'}"])
+    tell_report(Output(form), report, checkpoint, label="./c", level="scales", wanted=wanted)
+    printed, written = capsysbinary.readouterr().out.decode(), (tmp_path / "file").read_text()
+    assert "publishable" in printed.lower() or form in ("sarif", "junit")
+    if form != "human":
+        assert printed == written
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(
