@@ -3,4 +3,22 @@
 `README.md` beside this file is generated from them.
 """
 
-FAMILIES = ("container", "config", "coverage", "scales", "fusion", "sidecars", "publication")
+FAMILIES = (
+    "container",
+    "config",
+    "coverage",
+    "experts",
+    "kept",
+    "leftovers",
+    "accounting",
+    "stacked",
+    "exclusion",
+    "scales",
+    "fusion",
+    "schemes",
+    "kvcache",
+    "kvschemes",
+    "sidecars",
+    "serving",
+    "publication",
+)

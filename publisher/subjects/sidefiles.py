@@ -1,0 +1,123 @@
+"""The files beside the weights, read once and bounded: documents, texts, and the source's where it is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from publisher import jsonio
+from publisher.checkpoint.files import Files
+from publisher.checkpoint.header import LFS_POINTER
+from publisher.checkpoint.open import Checkpoint
+from publisher.errors import PublisherError
+from publisher.subjects.evidence import Meter
+
+MAX_SIDE = 4 << 20  # bytes of a side file that is read whole; tokenizers are larger and are looked at in part
+HEAD = 1024
+UNREADABLE = object()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Reader:
+    """The small files of one place; what was read is kept."""
+
+    files: Files
+    meter: Meter
+    documents: dict[str, Any] = field(default_factory=dict)
+    flaws: dict[str, str] = field(default_factory=dict)
+
+    def head(self, name: str) -> bytes:
+        """The first bytes of a file; none where it cannot be read."""
+        try:
+            return self.meter.read(self.files, name, 0, min(self.files.sizes.get(name, 0), HEAD))
+        except PublisherError:
+            return b""
+
+    def whole(self, name: str) -> bytes | None:
+        """A file of at most `MAX_SIDE` bytes; None where there is none, or it is larger."""
+        size = self.files.sizes.get(name)
+        if size is None or size > MAX_SIDE:
+            return None
+        try:
+            return self.meter.read(self.files, name)
+        except PublisherError as error:
+            self.flaws[name] = error.message
+            return None
+
+    def document(self, name: str) -> Any:
+        """A JSON file's value, None where there is none."""
+        if name not in self.documents:
+            self.documents[name] = self._parse(name)
+        value = self.documents[name]
+        return None if value is UNREADABLE else value
+
+    def _parse(self, name: str) -> Any:
+        data = self.whole(name)
+        if data is None:
+            return None
+        if data.startswith(LFS_POINTER):
+            self.flaws[name] = f"{name} is a Git LFS pointer, not the file."
+            return UNREADABLE
+        try:
+            return jsonio.loads_json(data, name)
+        except jsonio.DocumentError as error:
+            self.flaws[name] = error.message
+            return UNREADABLE
+
+
+@dataclass(frozen=True)
+class SideFiles:
+    """The files beside the weights, and the source's."""
+
+    checkpoint: Checkpoint
+    source: Checkpoint | None
+    mine: _Reader
+    theirs: _Reader | None
+
+    @property
+    def names(self) -> Iterator[str]:
+        """Every file that is no shard and no index."""
+        return iter(self.checkpoint.side_files)
+
+    def document(self, name: str) -> Any:
+        """The parsed JSON file of that name; None where there is none or it cannot be read."""
+        return self.mine.document(name)
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """The same where it is an object; empty otherwise."""
+        value = self.mine.document(name)
+        return value if isinstance(value, dict) else {}
+
+    def flaw(self, name: str) -> str | None:
+        """Why a file could not be read, after it was asked for."""
+        self.mine.document(name)
+        return self.mine.flaws.get(name)
+
+    def text(self, name: str) -> str | None:
+        """A file of at most `MAX_SIDE` bytes as text; undecodable bytes are replaced."""
+        data = self.mine.whole(name)
+        return None if data is None else data.decode("utf-8", "replace")
+
+    def head(self, name: str) -> bytes:
+        """A file's first bytes."""
+        return self.mine.head(name)
+
+    def original(self, name: str) -> Any:
+        """The source's JSON file of that name; None without a source."""
+        return self.theirs.document(name) if self.theirs is not None else None
+
+    def in_source(self, name: str) -> bool:
+        """Whether the source has a file of that name."""
+        return self.source is not None and name in self.source.files.sizes
+
+    def source_text(self, name: str) -> str | None:
+        """As `text`, of the source."""
+        data = self.theirs.whole(name) if self.theirs is not None else None
+        return None if data is None else data.decode("utf-8", "replace")
+
+
+def read_side_files(checkpoint: Checkpoint, source: Checkpoint | None, meter: Meter) -> SideFiles:
+    """The subject; nothing is read before a rule asks."""
+    theirs = _Reader(files=source.files, meter=meter) if source is not None else None
+    return SideFiles(checkpoint, source, _Reader(files=checkpoint.files, meter=meter), theirs)
