@@ -1,4 +1,5 @@
-"""One `QuantConfig` out of every dialect that declares FP4: modelopt (both files), Quark, compressed-tensors.
+"""One `QuantConfig` out of every dialect that declares FP4: modelopt (both files), Quark, compressed-tensors,
+AutoRound.
 
 A declaration is read as far as it makes sense; what does not make sense is kept as a flaw, so that a rule can name it.
 Keys as in vLLM `model_executor/layers/quantization/{modelopt,quark,compressed_tensors}` and the exporters' own code.
@@ -6,31 +7,30 @@ Keys as in vLLM `model_executor/layers/quantization/{modelopt,quark,compressed_t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-MODELOPT_FORMATS = {
-    "NVFP4": "nvfp4",
-    "W4A16_NVFP4": "nvfp4",
-    "NVFP4_AWQ": "nvfp4",
-    "NVFP4_SVD": "nvfp4",
-    "W4A8_NVFP4_FP8": "nvfp4",
-    "MXFP4": "mxfp4",
-    "W4A8_MXFP4_FP8": "mxfp4",
-    "MXFP8": "mxfp8",
-    "FP8": "fp8",
-    "FP8_PER_CHANNEL_PER_TOKEN": "fp8",
-    "FP8_PB_WO": "fp8",
-    "MIXED_PRECISION": "mixed",
-}
-COMPRESSED_FORMATS = {
-    "nvfp4-pack-quantized": "nvfp4",
-    "mxfp4-pack-quantized": "mxfp4",
-    "mxfp8-quantized": "mxfp8",
-    "pack-quantized": "int4",
-    "float-quantized": "fp8",
-}
+from publisher import jsonio
+
+BLOCKS: Mapping[str, int] = {"nvfp4": 16, "mxfp4": 32}
+
+
+@dataclass(frozen=True, slots=True)
+class LayerConfig:
+    """What a mixed declaration says about one module or everything below it.
+
+    Args:
+        algo: `quant_algo` as spelled, None when it is no text.
+        format: nvfp4, mxfp4, mxfp8, fp8, or None when the algorithm is unknown.
+        activations: as in `QuantConfig`.
+        group_size: as written, None when absent or no integer.
+    """
+
+    algo: str | None
+    format: str | None
+    activations: str | None
+    group_size: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,8 @@ class QuantConfig:
 
     Args:
         origin: where it stands, such as `config.json: quantization_config`.
-        dialect: modelopt, quark, compressed-tensors, or the `quant_method` as it stands.
+        dialect: modelopt, quark, compressed-tensors, auto-round, or the `quant_method` as it stands; an engine's own
+            name for one of them (`modelopt_fp4`) counts as that one.
         format: nvfp4, mxfp4, mxfp8, fp8, int4, mixed, or None when nothing says.
         algo: `quant_algo` (modelopt) or `format` (compressed-tensors) as spelled.
         group_sizes: every spelling of the block length found, in order.
@@ -48,6 +49,7 @@ class QuantConfig:
         ignore: the exclude list as written; non-strings are left out and named in `flaws`.
         flaws: what could not be understood.
         raw: the declaration itself.
+        layers: of a mixed declaration, what it says by module name.
     """
 
     origin: str
@@ -60,24 +62,49 @@ class QuantConfig:
     ignore: tuple[str, ...]
     flaws: tuple[str, ...]
     raw: Mapping[str, Any]
+    layers: Mapping[str, LayerConfig] = field(default_factory=dict)
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        """The keys themselves: below `quantization` in modelopt's nested form, else the declaration."""
+        return _mapping(self.raw.get("quantization")) or self.raw
+
+    def layer(self, name: str) -> LayerConfig | None:
+        """What a mixed declaration says about a module: its own entry, or that of the nearest module above it."""
+        while name:
+            found = self.layers.get(name)
+            if found is not None:
+                return found
+            name = name.rpartition(".")[0]
+        return None
 
     @property
     def group_size(self) -> int | None:
         """The first spelling of the block length, or the format's own."""
-        return self.group_sizes[0] if self.group_sizes else {"nvfp4": 16, "mxfp4": 32}.get(self.format or "")
+        return self.group_sizes[0] if self.group_sizes else BLOCKS.get(self.format or "")
 
 
 def parse_declaration(raw: Mapping[str, Any], origin: str) -> QuantConfig:
     """Read one `quantization_config` block or one `hf_quant_config.json`."""
+    dialect = dialect_of(raw)
+    reader = _READERS.get(dialect)
+    return reader(raw, origin) if reader is not None else _other(raw, origin, dialect)
+
+
+def dialect_of(raw: Mapping[str, Any]) -> str:
+    """Whose keys a declaration is written in; `unknown` where nothing says."""
     method = raw.get("quant_method")
-    producer = _mapping(raw.get("producer")).get("name")
-    if isinstance(raw.get("quantization"), Mapping) or method == "modelopt" or producer == "modelopt":
-        return _modelopt(raw, origin)
-    if method == "quark":
-        return _quark(raw, origin)
-    if method == "compressed-tensors":
-        return _compressed(raw, origin)
-    return _other(raw, origin, str(method) if isinstance(method, str) else "unknown")
+    if isinstance(raw.get("quantization"), Mapping) or _mapping(raw.get("producer")).get("name") == "modelopt":
+        return "modelopt"
+    if not isinstance(method, str):
+        return "unknown"
+    aliases: Mapping[str, str] = _facts()["aliases"]
+    return aliases.get(method.lower(), method)
+
+
+def _facts() -> Mapping[str, Any]:
+    facts: Mapping[str, Any] = jsonio.data("dialects/declarations.json")
+    return facts
 
 
 def _modelopt(raw: Mapping[str, Any], origin: str) -> QuantConfig:
@@ -86,26 +113,40 @@ def _modelopt(raw: Mapping[str, Any], origin: str) -> QuantConfig:
     algo = body.get("quant_algo")
     groups = list(_config_groups(raw))
     kv = body.get("kv_cache_quant_algo") if "kv_cache_quant_algo" in body else body.get("kv_cache_scheme")
+    known = _algorithm(algo)
+    weight_only = groups and known.get("format") != "mixed" and all(not g.get("input_activations") for g in groups)
     return QuantConfig(
         origin=origin,
         dialect="modelopt",
-        format=MODELOPT_FORMATS.get(str(algo).upper()),
+        format=known.get("format"),
         algo=algo if isinstance(algo, str) else None,
         group_sizes=tuple(_sizes(body, groups)),
-        activations=_modelopt_activations(str(algo), groups),
+        activations="none" if weight_only else known.get("activations"),
         kv_cache=_kv(kv),
         ignore=_names(body, ("ignore", "exclude_modules", "modules_to_not_convert"), flaws),
         flaws=tuple(flaws),
         raw=raw,
+        layers=_layers(body) if known.get("format") == "mixed" else {},
     )
 
 
-def _modelopt_activations(algo: str, groups: list[Mapping[str, Any]]) -> str | None:
-    if algo.upper().startswith("W4A16"):
-        return "none"
-    if groups and all(not group.get("input_activations") for group in groups):
-        return "none"
-    return "static" if algo.upper().startswith("NVFP4") else None
+def _algorithm(algo: Any) -> Mapping[str, str]:
+    known: Mapping[str, str] = _facts()["modelopt"].get(algo.upper(), {}) if isinstance(algo, str) else {}
+    return known
+
+
+def _layers(body: Mapping[str, Any]) -> dict[str, LayerConfig]:
+    found = {}
+    for name, entry in _mapping(body.get("quantized_layers")).items():
+        algo, size = _mapping(entry).get("quant_algo"), _mapping(entry).get("group_size")
+        known = _algorithm(algo)
+        found[name] = LayerConfig(
+            algo if isinstance(algo, str) else None,
+            known.get("format"),
+            known.get("activations"),
+            size if type(size) is int else None,
+        )
+    return found
 
 
 def _quark(raw: Mapping[str, Any], origin: str) -> QuantConfig:
@@ -138,12 +179,29 @@ def _compressed(raw: Mapping[str, Any], origin: str) -> QuantConfig:
     return QuantConfig(
         origin=origin,
         dialect="compressed-tensors",
-        format=COMPRESSED_FORMATS.get(str(algo)),
+        format=_facts()["compressed-tensors"].get(str(algo)),
         algo=algo if isinstance(algo, str) else None,
         group_sizes=tuple(_sizes({}, groups)),
         activations="none" if not any(inputs) else "dynamic" if dynamic else "static",
         kv_cache=_kv(raw.get("kv_cache_scheme")),
         ignore=_names(raw, ("ignore",), flaws),
+        flaws=tuple(flaws),
+        raw=raw,
+    )
+
+
+def _auto_round(raw: Mapping[str, Any], origin: str) -> QuantConfig:
+    flaws: list[str] = []
+    data, size, bits = raw.get("data_type"), raw.get("group_size"), raw.get("act_bits")
+    return QuantConfig(
+        origin=origin,
+        dialect="auto-round",
+        format=_facts()["auto-round"].get(str(data)),
+        algo=data if isinstance(data, str) else None,
+        group_sizes=(size,) if type(size) is int else (),
+        activations="none" if type(bits) is int and bits >= 16 else "dynamic" if raw.get("act_dynamic") else None,
+        kv_cache=None,
+        ignore=_names(raw, ("ignore", "modules_to_not_convert"), flaws),
         flaws=tuple(flaws),
         raw=raw,
     )
@@ -164,6 +222,14 @@ def _other(raw: Mapping[str, Any], origin: str, method: str) -> QuantConfig:
         flaws=tuple(flaws),
         raw=raw,
     )
+
+
+_READERS: Mapping[str, Callable[[Mapping[str, Any], str], QuantConfig]] = {
+    "modelopt": _modelopt,
+    "quark": _quark,
+    "compressed-tensors": _compressed,
+    "auto-round": _auto_round,
+}
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
