@@ -43,7 +43,7 @@ def _path(label: str, file: str) -> str:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return told.visible(text).replace("%", "%25").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -18,6 +18,7 @@ from publisher.units import format_bytes
 
 WIDTH = 100
 SCREEN = 26  # lines the errors may take before the others are only named
+NAMES = 12  # rules that are named before the others are only counted
 MARKS = {ERROR: "✕", WARNING: "!", INFO: "i"}
 COMMANDS = ("::", "##[")  # what a line must not begin with: a CI runner would obey it
 
@@ -144,7 +145,8 @@ def _minor(found: Sequence[Group], severity: Severity, width: int, verbose: bool
 
 
 def _names(head: str, found: Sequence[Group], width: int, style: str = "") -> Iterator[Line]:
-    named = [f"{g.code} {g.slug}" + (f" ×{g.places:,}" if g.places > 1 else "") for g in found]
+    named = [f"{g.code} {g.slug}" + (f" ×{g.places:,}" if g.places > 1 else "") for g in found[:NAMES]]
+    named += [f"and {len(found) - NAMES} more rules"] if len(found) > NAMES else []
     yield from _wrapped(f"{head}: {', '.join(named)}", width, "    ", style)
 
 
@@ -193,6 +195,7 @@ def _next(found: Sequence[Group], width: int, verbose: bool) -> Iterator[Line]:
 
 def _wrapped(text: str, width: int, indent: str, style: str = "") -> Iterator[Line]:
     """Text as lines of at most `width` columns where words allow it."""
+    text = told.visible(text)
     start = text[: len(text) - len(text.lstrip())]
     parts: Iterable[str] = textwrap.wrap(
         text.strip(),

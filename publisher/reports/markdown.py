@@ -20,7 +20,7 @@ MAX_SIZE = 60_000  # characters; GitHub refuses comments above 65,536
 PLACES = 3
 MARKS = {ERROR: "❌", WARNING: "⚠️", INFO: "ℹ️"}
 VERDICTS = {"loads": "✅", "loads wrong": "❌", "refuses": "❌", "unknown": "❔"}
-_CROSS_REFERENCE = re.compile(r"#(?=\d)")
+_REFERENCE = re.compile(r"\\@|(?<!&)#(?=\d)|\bgh-(?=\d)", re.IGNORECASE)
 
 
 def write(validation: Validation) -> str:
@@ -59,29 +59,29 @@ def _parts(validation: Validation) -> Iterator[str]:
         yield _folded(f"{len(waived)} waived", "\n".join(map(_waiver, waived)))
     reasons = told.not_run(report)
     if reasons:
-        lines = [f"- {escape.text(reason)}: {', '.join(codes)}" for reason, codes in reasons.items()]
+        lines = [f"- {_text(reason)}: {_text(', '.join(codes))}" for reason, codes in reasons.items()]
         yield _folded(f"{len(report.not_run)} rules not run, which is not passed", "\n".join(lines))
     if validation.date or report.tool:
         tool = " ".join(str(report.tool[key]) for key in ("name", "version") if key in report.tool)
-        yield f"<sub>{escape.text(', '.join(filter(None, (tool, validation.date))))}</sub>"
+        yield f"<sub>{_text(', '.join(filter(None, (tool, validation.date))))}</sub>"
 
 
 def _engines(verdicts: Sequence[Verdict]) -> str:
     rows = ["| engine | version | verdict | because |", "|---|---|---|---|"]
     for item in verdicts:
         because = ", ".join(item.because) or item.reason
-        said = f"{VERDICTS.get(item.verdict, '')} {escape.text(item.verdict)}".strip()
-        reason = escape.text(because) if because else ""
-        rows.append(f"| {escape.text(item.engine)} | {escape.text(item.version or '–')} | {said} | {reason} |")
+        said = f"{VERDICTS.get(item.verdict, '')} {_text(item.verdict)}".strip()
+        reason = _text(because) if because else ""
+        rows.append(f"| {_text(item.engine)} | {_text(item.version or '–')} | {said} | {reason} |")
     return "\n".join(rows)
 
 
 def _table(found: Sequence[Group]) -> str:
     rows = ["| | rule | what and where | fix |", "|---|---|---|---|"]
     for group in found:
-        breaks = f"<br>{escape.text(group.breaks)}" if group.breaks else ""
-        rule = f"**{group.code}** {escape.text(group.slug)}{breaks}"
-        fix = escape.text(group.fix) if group.fix else ""
+        breaks = f"<br>{_text(group.breaks)}" if group.breaks else ""
+        rule = f"**{_text(group.code)}** {_text(group.slug)}{breaks}"
+        fix = _text(group.fix) if group.fix else ""
         rows.append(f"| {MARKS[group.severity]} | {rule} | {_where(group)} | {fix} |")
     return "\n".join(rows)
 
@@ -97,14 +97,14 @@ def _where(group: Group) -> str:
     return "<br>".join(lines)
 
 
-def _text(message: str) -> str:
-    """Text in which `#12` is no link to an issue either."""
-    return _CROSS_REFERENCE.sub(lambda match: f"&#{ord(match.group())};", escape.text(message))
+def _text(value: str) -> str:
+    """Text that is inert, and in which GitHub finds no person and no issue, which it looks for after rendering."""
+    return _REFERENCE.sub(lambda match: f"{match.group()}&#8203;", escape.text(value))
 
 
 def _waiver(group: Group) -> str:
-    return f"- **{group.code}** {escape.text(group.slug)}: {escape.text(group.waived or '')}"
+    return f"- **{_text(group.code)}** {_text(group.slug)}: {_text(group.waived or '')}"
 
 
 def _folded(summary: str, body: str) -> str:
-    return f"<details><summary>{escape.text(summary)}</summary>\n\n{body}\n\n</details>"
+    return f"<details><summary>{_text(summary)}</summary>\n\n{body}\n\n</details>"

@@ -92,7 +92,7 @@ def _result(finding: Finding, position: Mapping[str, int]) -> dict[str, Any]:
 
 def _location(finding: Finding) -> dict[str, Any]:
     """Code scanning takes no result without a file and a line, so what concerns the whole stands at its config."""
-    uri = quote(finding.file or "config.json", safe="/")
+    uri = quote(finding.file or "config.json", safe="/", errors="backslashreplace")
     found: dict[str, Any] = {
         "physicalLocation": {
             "artifactLocation": {"uri": uri, "uriBaseId": BASE},

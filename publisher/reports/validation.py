@@ -199,3 +199,10 @@ def counted(report: Report) -> Iterator[str]:
 def plural(count: int, noun: str) -> str:
     """`1 error`, `1,200 errors`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def visible(text: str) -> str:
+    """Text for a terminal or a log: control and direction characters and lone surrogates are spelled out."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
