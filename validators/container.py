@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from publisher.checkpoint.files import shard_name
 from publisher.checkpoint.header import DTYPE_BITS
 from publisher.checkpoint.open import INDEX
 from publisher.findings import ERROR, WARNING, Found
@@ -181,7 +182,8 @@ def missing_or_stray_shard(headers: Headers) -> Iterator[Found]:
         elif len(present) > 1:
             yield Found(f"There are {len(present)} shards and no {INDEX}; write one.", file=INDEX)
         return
-    listed = Counter(checkpoint.weight_map.values())
+    counts = Counter(checkpoint.weight_map.values())
+    listed = {shard: count for shard, count in counts.items() if shard_name(shard)}  # CN18 names the others
     for shard in sorted(listed.keys() - present):
         message = f"{shard} is missing; the index puts {listed[shard]:,} tensors there. Copy or download it again."
         yield Found(message, file=shard)

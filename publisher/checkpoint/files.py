@@ -56,6 +56,11 @@ def safe_name(name: str) -> bool:
     )
 
 
+def shard_name(name: str) -> bool:
+    """Whether a name that an index gives can be a shard: a safetensors file of the folder itself."""
+    return name.endswith(".safetensors") and "/" not in name and safe_name(name)
+
+
 class LocalFiles:
     """The files of a folder. Hidden folders (`.git`, `.cache`) are passed over; links out of the folder are left out.
 

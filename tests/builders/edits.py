@@ -96,10 +96,10 @@ def each(*edits: Edit) -> Edit:
 
 def quantized(name: str, rows: int, columns: int) -> Edit:
     """Store a plain layer packed, as a tool does that was not told to leave it alone."""
-    payload, scale = Tensor("U8", (rows, columns // 2), b"\x22" * (rows * columns // 2)), rows * columns // 16
+    payload, scale = Tensor("U8", (rows, columns // 2), b"\x2a\x71" * (rows * columns // 4)), rows * columns // 16
     return each(
         put(f"{name}.weight", payload),
-        put(f"{name}.weight_scale", Tensor("F8_E4M3", (rows, columns // 16), b"\x38" * scale)),
+        put(f"{name}.weight_scale", Tensor("F8_E4M3", (rows, columns // 16), b"\x7e" * scale)),
         put(f"{name}.weight_scale_2", f32(1e-4)),
         put(f"{name}.input_scale", f32(1e-3)),
     )
@@ -124,8 +124,8 @@ def reshape(name: str, shape: tuple[int, ...]) -> Edit:
     return lambda tiny: setattr(tiny.tensors[name], "shape", shape)
 
 
-def stray(folder: Path) -> None:
-    (folder / "old.safetensors").write_bytes(framed(b'{"__metadata__": {"format": "pt"}}', b""))
+def stray(folder: Path, name: str = "old.safetensors") -> None:
+    (folder / name).write_bytes(framed(b'{"__metadata__": {"format": "pt"}}', b""))
 
 
 def no_export(block: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from publisher.checkpoint.files import LocalFiles, safe_name
+from publisher.checkpoint.files import LocalFiles, safe_name, shard_name
 from publisher.errors import CheckpointError
 
 
@@ -18,6 +18,14 @@ def test_ordinary_names_are_safe(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../../x", "a\\..\\b", "a\nb", "a\x1b[31m", "a" * 1025])
 def test_hostile_names_are_not(name: str) -> None:
     assert not safe_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["../x.safetensors", "a/x.safetensors", "x.bin", "x\n.safetensors", "C:\\x.safetensors"]
+)
+def test_what_an_index_may_not_name(name: str) -> None:
+    assert shard_name("model-00001-of-00002.safetensors")
+    assert not shard_name(name)
 
 
 def test_lists_files_and_reads_ranges(tmp_path: Path) -> None:
