@@ -30,7 +30,7 @@ class VllmModelopt:
     def __init__(
         self, entries: Iterable[str], fused: FusedMap, *, always: Iterable[str] = (), mapped: bool = False
     ) -> None:
-        self.entries = tuple(split_stars(entries) if mapped else entries)
+        self.entries = tuple(dict.fromkeys(split_stars(entries) if mapped else entries))
         self._names = frozenset(self.entries)
         self._fused, self._always = fused, tuple(always)
         self._expert_entries = tuple(entry for entry in self.entries if EXPERTS in entry)

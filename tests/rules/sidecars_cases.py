@@ -14,7 +14,7 @@ CASES = [
         "SD03",
         "beside-quark",
         lambda tiny: setattr(tiny, "hf_quant_config", {"quantization": {"quant_algo": "MXFP4"}}),
-        "CF04 SD03",
+        "CF03 CF04 SD03",
         base="llama-mxfp4",
         place="hf_quant_config.json",
     ),
