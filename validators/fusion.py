@@ -1,15 +1,21 @@
-"""FU: modules that the engines merge into one layer must share their global scale, bit for bit."""
+"""FU: modules that the engines merge into one layer must share scheme, global scale and smoothing, bit for bit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from publisher.findings import ERROR, Found
+import numpy as np
+
+from publisher.checkpoint.modules import fused_group_of
+from publisher.findings import ERROR, WARNING, Found
 from publisher.rules import Scope, rule
-from publisher.subjects import FusedGroup
+from publisher.subjects import FusedGroup, Scalars, Smoothings
 
 LOADERS = ("vllm", "sglang", "tensorrt-llm", "atom")
 HALVES = ("gate_up_proj", "w13")
+INPUTS = ("input_scale", "input_scale_2", "input_global_scale")
+OTHERS = ("vllm", "sglang")
+DOWNS = ("down_proj", "w2", "fc2", "linear_fc2")
 
 
 def _scope(noun: str, kinds: tuple[str, ...], expert: bool | None = None) -> Scope:
@@ -37,6 +43,7 @@ def _different(group: FusedGroup) -> Iterator[Found]:
     "unequal-qkv-scales",
     severity=ERROR,
     engines=LOADERS,
+    refuses=("tensorrt-llm",),
     scope=_scope("q/k/v group with global scales", ("qkv_proj",)),
 )
 def unequal_qkv_scales(group: FusedGroup) -> Iterator[Found]:
@@ -54,6 +61,7 @@ def unequal_qkv_scales(group: FusedGroup) -> Iterator[Found]:
     "unequal-gate-up-scales",
     severity=ERROR,
     engines=LOADERS,
+    refuses=("tensorrt-llm",),
     scope=_scope("gate/up group with global scales", HALVES, False),
 )
 def unequal_gate_up_scales(group: FusedGroup) -> Iterator[Found]:
@@ -71,6 +79,7 @@ def unequal_gate_up_scales(group: FusedGroup) -> Iterator[Found]:
     "unequal-latent-scales",
     severity=ERROR,
     engines=LOADERS,
+    refuses=("tensorrt-llm",),
     scope=_scope("q_a/kv_a group with global scales", ("fused_qkv_a_proj",)),
 )
 def unequal_latent_scales(group: FusedGroup) -> Iterator[Found]:
@@ -87,7 +96,8 @@ def unequal_latent_scales(group: FusedGroup) -> Iterator[Found]:
     "FU04",
     "unequal-expert-scales",
     severity=ERROR,
-    engines=("vllm", "sglang", "tensorrt-llm"),
+    engines=("vllm", "sglang"),
+    refuses=("tensorrt-llm",),
     scope=_scope("expert's gate/up pair with global scales", HALVES, True),
 )
 def unequal_expert_scales(group: FusedGroup) -> Iterator[Found]:
@@ -99,3 +109,107 @@ def unequal_expert_scales(group: FusedGroup) -> Iterator[Found]:
     Seen: vllm-project/vllm issue 54974 (69 % of the pairs of a public checkpoint).
     """
     yield from _different(group)
+
+
+# --- activations ---------------------------------------------------------------------------------------------------
+
+
+@rule(
+    "FU05",
+    "unequal-input-scales",
+    severity=ERROR,
+    engines=("vllm", "sglang"),
+    refuses=("tensorrt-llm",),
+    scope=Scope("fused group with activation scales", lambda group: not group.of_weights),
+)
+def unequal_input_scales(group: FusedGroup) -> Iterator[Found]:
+    """The activation scales of modules that become one layer differ, though they see the same input.
+
+    Why: TensorRT-LLM refuses; vLLM and SGLang take one for all: the coarsest, or, where scales are divisors
+    (compressed-tensors), the finest, which clips activations. Quark checkpoints, which TensorRT-LLM does not read, get
+    a warning.
+    Fix: calibrate the members together; equal scales are the largest of them (the smallest divisor).
+    Seen: TensorRT-LLM `_torch/modules/linear.py` (equality of fused input scales); vLLM compressed-tensors NVFP4.
+    """
+    for found in _different(group):
+        message = found.message.replace("quantize them with one global scale", "calibrate them together")
+        if group.suffix == "input_scale_2":
+            yield Found(message, file=found.file, tensor=found.tensor, severity=WARNING, refuses=(), engines=OTHERS)
+        else:
+            yield Found(message, file=found.file, tensor=found.tensor)
+
+
+WIDE, HOPELESS = 32.0, 1000.0
+
+
+def _of_experts(scalars: Scalars) -> bool:
+    return scalars.suffix in INPUTS and any(".experts." in ref.name for ref in scalars.refs)
+
+
+@rule(
+    "FU08",
+    "outlying-expert-input-scale",
+    severity=WARNING,
+    engines=("vllm", "sglang", "tensorrt-llm"),
+    scope=Scope("expert with an activation scale", _of_experts),
+)
+def outlying_expert_input_scale(scalars: Scalars) -> Iterator[Found]:
+    """The largest activation scale of a layer's experts is more than 32 times the median; above 1000 it is an error.
+
+    Why: fused kernels have one activation scale for all experts of a layer and take the largest, so one outlier
+    leaves the others a few of FP4's values.
+    Fix: calibrate with more data, or look at the outlying expert: its scale may never have been set.
+    Seen: vLLM `quantization/utils/flashinfer_fp4_moe.py` (maximum); vllm-project/llm-compressor issue 2936.
+    """
+    layers: dict[tuple[str, bool], list[int]] = {}
+    for at, ref in enumerate(scalars.refs):
+        head, mark, tail = ref.name.rpartition(".experts.")
+        if mark:
+            down = tail.split(".")[-2] in DOWNS
+            layers.setdefault((head, down), []).append(at)
+    for (head, down), places in layers.items():
+        values = scalars.values[places].astype(np.float64)
+        known = np.isfinite(values) & (values > 0)
+        if known.sum() < 2:
+            continue
+        scales = np.where(known, values, 1.0)
+        scales = np.where(known, 1 / scales if scalars.suffix == "input_global_scale" else scales, 0.0)
+        top, median = int(scales.argmax()), float(np.median(scales[known]))
+        ratio = float(scales[top]) / median
+        if ratio > WIDE:
+            ref = scalars.refs[places[top]]
+            message = (
+                f"{ref.name} is {ratio:,.4g} times the median of the {'down' if down else 'gate/up'} activation scales "
+                f"of {head}.experts; calibrate the layer again."
+            )
+            severity = ERROR if ratio > HOPELESS else WARNING
+            yield Found(message, file=ref.shard, tensor=ref.name, severity=severity)
+
+
+@rule("FU09", "unequal-smoothing", severity=ERROR, engines=("sglang",), refuses=("tensorrt-llm",))
+def unequal_smoothing(smoothings: Smoothings) -> Iterator[Found]:
+    """The smoothing vectors (`pre_quant_scale`) of q, k and v, of gate and up, or of a layer's experts differ.
+
+    Why: an engine multiplies the input of a fused layer once, so all but one member compute with another's vector.
+    Fix: export with a tool that smooths fused members and experts together.
+    Seen: modelopt `export/quant_utils.py` (members are smoothed anew to their mean); NVIDIA/Model-Optimizer PR 1354.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in smoothings.vectors:
+        groups.setdefault(_shared_input(name), []).append(name)
+    for group, members in groups.items():
+        digests = {smoothings.vectors[name].digest for name in members}
+        if len(digests) > 1:
+            ref = smoothings.vectors[members[0]].ref
+            message = (
+                f"The {len(members):,} smoothing vectors of {group} are {len(digests):,} different ones; export the "
+                "layer again."
+            )
+            yield Found(message, file=ref.shard, tensor=ref.name)
+
+
+def _shared_input(name: str) -> str:
+    """The layer whose input a module shares: its fused layer, and that of all experts."""
+    fused = fused_group_of(name) or name
+    head, mark, tail = fused.rpartition(".experts.")
+    return f"{head}.experts.{tail.partition('.')[2]}" if mark else fused

@@ -15,9 +15,6 @@ from dataclasses import dataclass
 from publisher import jsonio
 from publisher.checkpoint.header import TensorRef
 
-# A tensor's last name part that belongs to a quantized or plain linear layer; the rest of the name is the module.
-WEIGHTS = ("weight", "weight_packed")
-
 
 @dataclass(frozen=True, slots=True)
 class Module:
@@ -38,10 +35,12 @@ class Module:
     @property
     def weight(self) -> TensorRef | None:
         """The weight or the packed payload, where the module has one."""
-        for suffix in WEIGHTS:
-            if suffix in self.tensors:
-                return self.tensors[suffix]
-        return None
+        return self.tensors.get("weight") or self.tensors.get("weight_packed")
+
+    @property
+    def ref(self) -> TensorRef:
+        """The tensor to point at: the weight, or the first of whatever the module has."""
+        return self.weight or next(iter(self.tensors.values()))
 
     @property
     def shards(self) -> frozenset[str]:

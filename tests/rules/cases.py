@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.builders.edits import Edit
 from tests.builders.tiny import Tiny, compressed, kimi, llama, mixture, mxfp4, nvfp4
+from tests.builders.variants import VARIANTS
 
 FULL = {"card": True}
 
@@ -24,7 +25,10 @@ GOOD: dict[str, Callable[[], tuple[Tiny, Tiny]]] = {
     "kimi-nvfp4": lambda: (s := kimi(), nvfp4(s)),
     "kimi-mxfp4": lambda: (s := kimi(), mxfp4(s)),
     "kimi-ct-mxfp4": lambda: (s := kimi(), compressed(s, "mxfp4")),
+    **VARIANTS,
 }
+# What is well made and yet read by few engines; everything else here is silent.
+KNOWN = {"llama-awq": "CF03", "mixture-awq": "CF03"}
 
 
 @dataclass(frozen=True)
@@ -39,3 +43,4 @@ class Case:
     place: str = ""  # must stand in the finding's file or tensor
     evidence: dict[str, Any] = field(default_factory=dict)
     level: str = "full"
+    source: Edit | None = None  # an edit of what it was made from

@@ -1,0 +1,310 @@
+"""Tiny checkpoints of further kinds: other architectures, int4 sources, smoothing, mixed formats, calibrated caches."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import ml_dtypes
+import numpy as np
+
+from tests.builders.tiny import (
+    Tensor,
+    Tiny,
+    _finished,
+    _pack,
+    _source,
+    bf16,
+    compressed,
+    f32,
+    kimi,
+    llama,
+    mixture,
+    mxfp4,
+    nvfp4,
+    values_of,
+)
+
+RNG = np.random.default_rng(5)
+
+
+def noise(*shape: int) -> Tensor:
+    return bf16(RNG.normal(0, 0.02, shape).astype(np.float32))
+
+
+def keeping(source: Tiny, make: Callable[[Tiny], Tiny], **kept: str) -> Tiny:
+    """Quantize all but the layers with one of these parts in their name; modelopt's list has the globs given."""
+    rest = copy.deepcopy(source)
+    plain = {name: tensor for name, tensor in source.tensors.items() if any(f".{part}." in name for part in kept)}
+    rest.tensors = {name: tensor for name, tensor in rest.tensors.items() if name not in plain}
+    result = make(rest)
+    result.tensors |= plain
+    block = result.config["quantization_config"]
+    if result.hf_quant_config is not None:
+        block["ignore"] += kept.values()
+        result.hf_quant_config["quantization"]["exclude_modules"] += kept.values()
+    else:
+        names = {name.rpartition(".")[0] for name, tensor in plain.items() if len(tensor.shape) == 2}
+        block["exclude" if "exclude" in block else "ignore"] += sorted(names)
+    return _finished(result)
+
+
+# --- sources -------------------------------------------------------------------------------------------------------
+
+
+def tied() -> Tiny:
+    """Biases on q, k and v; the head is the embedding, as in small Qwen2 models."""
+    source = llama()
+    del source.tensors["lm_head.weight"]
+    for layer in range(2):
+        for part, size in {"q": 64, "k": 32, "v": 32}.items():
+            source.tensors[f"model.layers.{layer}.self_attn.{part}_proj.bias"] = noise(size)
+    source.config |= {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "tie_word_embeddings": True}
+    source.tensors = dict(sorted(source.tensors.items()))
+    return source
+
+
+def merged() -> Tiny:
+    """Projections stored merged, as in Phi-3."""
+    source = llama()
+    for layer in range(2):
+        at = f"model.layers.{layer}"
+        for part in ("self_attn.q", "self_attn.k", "self_attn.v", "mlp.gate", "mlp.up"):
+            del source.tensors[f"{at}.{part}_proj.weight"]
+        source.tensors[f"{at}.self_attn.qkv_proj.weight"] = noise(128, 64)
+        source.tensors[f"{at}.mlp.gate_up_proj.weight"] = noise(192, 64)
+    source.config |= {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"]}
+    source.tensors = dict(sorted(source.tensors.items()))
+    return source
+
+
+def predicting() -> Tiny:
+    """The mixture with a prediction layer numbered on after the decoder, and an indexer of sparse attention."""
+    source = mixture()
+    for name in [name for name in source.tensors if ".layers.2." in name]:
+        source.tensors[name.replace(".layers.2.", ".layers.3.")] = source.tensors[name]
+    at = "model.layers.3"
+    source.tensors |= {f"{at}.eh_proj.weight": noise(64, 128), f"{at}.shared_head.head.weight": noise(32, 64)}
+    source.tensors |= {f"{at}.{name}.weight": noise(64) for name in ("enorm", "hnorm", "shared_head.norm")}
+    for layer in range(4):
+        indexer = f"model.layers.{layer}.self_attn.indexer"
+        source.tensors |= {f"{indexer}.wk.weight": noise(32, 64), f"{indexer}.weights_proj.weight": noise(4, 64)}
+    source.config |= {"num_nextn_predict_layers": 1, "tie_word_embeddings": False}
+    source.tensors = dict(sorted(source.tensors.items()))
+    return source
+
+
+def gpt_oss() -> Tiny:
+    """Experts in one tensor per projection, gate and up rows alternating, biases everywhere, in 16 bits."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (32, 64),
+        "model.norm.weight": (64,),
+        "lm_head.weight": (32, 64),
+    }
+    for layer in range(2):
+        at = f"model.layers.{layer}"
+        for part, rows in {"q": 64, "k": 32, "v": 32, "o": 64}.items():
+            shapes |= {f"{at}.self_attn.{part}_proj.weight": (rows, 64), f"{at}.self_attn.{part}_proj.bias": (rows,)}
+        shapes |= {
+            f"{at}.self_attn.sinks": (4,),
+            f"{at}.mlp.router.weight": (4, 64),
+            f"{at}.mlp.router.bias": (4,),
+            f"{at}.mlp.experts.gate_up_proj": (4, 64, 192),
+            f"{at}.mlp.experts.gate_up_proj_bias": (4, 192),
+            f"{at}.mlp.experts.down_proj": (4, 96, 64),
+            f"{at}.mlp.experts.down_proj_bias": (4, 64),
+        }
+        shapes |= {f"{at}.{n}_layernorm.weight": (64,) for n in ("input", "post_attention")}
+    config = {
+        "architectures": ["GptOssForCausalLM"],
+        "model_type": "gpt_oss",
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "num_local_experts": 4,
+        "num_hidden_layers": 2,
+        "tie_word_embeddings": False,
+        "rope_theta": 150000.0,
+        "torch_dtype": "bfloat16",
+    }
+    return _source(shapes, config)
+
+
+def int4(source: Tiny) -> Tiny:
+    """The same model with its routed experts in compressed-tensors' int4, as Kimi K2 is published.
+
+    Element i of a row lies in bits 4 (i mod 8) of its word, shifted by 8; blocks of 32 share a BF16 scale.
+    """
+    result = copy.deepcopy(source)
+    for name in [name for name in source.tensors if ".experts." in name]:
+        module, values = name.removesuffix(".weight"), values_of(source.tensors[name])
+        codes, scale = _codes(values)
+        words = (codes.reshape(len(codes), -1, 8).astype("<u4") << np.arange(0, 32, 4, dtype="<u4")).sum(axis=2)
+        del result.tensors[name]
+        result.tensors |= {
+            f"{module}.weight_packed": Tensor("I32", words.shape, words.astype("<u4").tobytes()),
+            f"{module}.weight_scale": bf16(scale),
+            f"{module}.weight_shape": Tensor("I32", (2,), np.array(values.shape, "<i4").tobytes()),
+        }
+    weights = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, "symmetric": True}
+    result.config["text_config"]["quantization_config"] = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
+        "ignore": ["re:.*self_attn.*", "lm_head"],
+    }
+    result.tensors = dict(sorted(result.tensors.items()))
+    return result
+
+
+def _codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes 0 to 15, shape (rows, columns), and BF16 scales, shape (rows, columns / 32)."""
+    blocks = values.reshape(len(values), -1, 32)
+    scale = (abs(blocks).max(axis=2) / 7).astype(ml_dtypes.bfloat16).astype(np.float32)
+    codes = np.clip(np.rint(blocks / scale[..., None]), -8, 7).astype(np.int64) + 8
+    return codes.reshape(values.shape), scale
+
+
+def rounded(source: Tiny) -> Tiny:
+    """The BF16 model that int4 experts stand for."""
+    result = copy.deepcopy(source)
+    for name in [name for name in source.tensors if ".experts." in name]:
+        codes, scale = _codes(values_of(source.tensors[name]))
+        blocks = (codes - 8).astype(np.float32).reshape(len(codes), -1, 32) * scale[..., None]
+        result.tensors[name] = bf16(blocks.reshape(codes.shape))
+    return result
+
+
+# --- results -------------------------------------------------------------------------------------------------------
+
+
+def expert_blocks(source: Tiny) -> Tiny:
+    """gpt-oss's own MXFP4: blocks of 32 along the input, low nibble first, and their exponents."""
+    result = copy.deepcopy(source)
+    for name in [name for name in source.tensors if name.endswith((".down_proj", ".gate_up_proj"))]:
+        values = values_of(result.tensors.pop(name)).transpose(0, 2, 1)
+        experts, rows, columns = values.shape
+        blocks = values.reshape(experts, rows, columns // 32, 32)
+        exponent = np.floor(np.log2(abs(blocks).max(axis=3))) - 2
+        packed = _pack((blocks / 2.0 ** exponent[..., None]).reshape(-1, columns))
+        result.tensors[f"{name}_blocks"] = Tensor("U8", (experts, rows, columns // 32, 16), packed)
+        scales = (exponent + 127).astype(np.uint8)
+        result.tensors[f"{name}_scales"] = Tensor("U8", scales.shape, scales.tobytes())
+    plain = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    result.config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": plain}
+    return _finished(result)
+
+
+def smoothed(source: Tiny) -> Tiny:
+    """NVFP4_AWQ: what fused members share is smoothed alike, as are all experts of a layer."""
+    result = nvfp4(source)
+    block, body = result.config["quantization_config"], result.hf_quant_config["quantization"]
+    block["quant_algo"] = body["quant_algo"] = "NVFP4_AWQ"
+    del block["config_groups"]
+    body |= {"has_zero_point": False, "pre_quant_scale": True}
+    for name in [name for name in result.tensors if name.endswith(".weight_scale")]:
+        module, width = name.removesuffix(".weight_scale"), result.tensors[name].shape[1] * 16
+        seed = 1 + width + module.endswith("down_proj")
+        values = np.random.default_rng(seed).uniform(0.5, 2, width).astype(np.float32)
+        result.tensors[f"{module}.pre_quant_scale"] = bf16(values)
+    return _finished(result)
+
+
+def mixed(source: Tiny) -> Tiny:
+    """modelopt's MIXED_PRECISION: routed experts in NVFP4, the other linear layers in FP8."""
+    result = nvfp4(source)
+    layers: dict[str, dict[str, object]] = {}
+    for name in [name for name in result.tensors if name.endswith(".weight_scale")]:
+        module = name.removesuffix(".weight_scale")
+        layers[module] = {"quant_algo": "NVFP4", "group_size": 16}
+        if ".experts." in module:
+            continue
+        layers[module] = {"quant_algo": "FP8"}
+        values = values_of(source.tensors[f"{module}.weight"])
+        scale = np.float32(abs(values).max() / 448)
+        codes = (values / scale).astype(ml_dtypes.float8_e4m3fn)
+        del result.tensors[f"{module}.weight_scale_2"]
+        result.tensors[f"{module}.weight"] = Tensor("F8_E4M3", codes.shape, codes.tobytes())
+        result.tensors[name] = f32(float(scale))
+    block, body = result.config["quantization_config"], result.hf_quant_config["quantization"]
+    four, eight = ({"dynamic": False, "num_bits": bits, "type": "float"} for bits in (4, 8))
+    four["group_size"] = 16
+    block["config_groups"] = {
+        f"group_{number}": {
+            "input_activations": spec,
+            "weights": spec,
+            "targets": sorted(name for name, layer in layers.items() if layer["quant_algo"] == algo),
+        }
+        for number, (algo, spec) in enumerate({"FP8": eight, "NVFP4": four}.items())
+    }
+    for declared in (block, body):
+        declared["quant_algo"] = "MIXED_PRECISION"
+        declared["quantized_layers"] = layers
+    del body["group_size"]
+    return _finished(result)
+
+
+# --- calibrated caches ---------------------------------------------------------------------------------------------
+
+
+def _scales(result: Tiny, key: str, value: str) -> Tiny:
+    layers = sorted({name.partition("o_proj.")[0] for name in result.tensors if ".self_attn.o_proj." in name})
+    for number, layer in enumerate(layers):
+        result.tensors |= {layer + key: f32(0.02 + number / 1000), layer + value: f32(0.03 + number / 1000)}
+    return _finished(result)
+
+
+def cached(result: Tiny) -> Tiny:
+    """modelopt's calibrated FP8 cache."""
+    result.config["quantization_config"]["kv_cache_scheme"] = {"dynamic": False, "num_bits": 8, "type": "float"}
+    result.hf_quant_config["quantization"]["kv_cache_quant_algo"] = "FP8"
+    return _scales(result, "k_proj.k_scale", "v_proj.v_scale")
+
+
+def cached_quark(result: Tiny) -> Tiny:
+    """Quark's calibrated FP8 cache: outputs of k and v."""
+    block = result.config["quantization_config"]
+    output = {"dtype": "fp8_e4m3", "qscheme": "per_tensor", "is_dynamic": False, "symmetric": True}
+    spec = {**block["global_quant_config"], "output_tensors": output}
+    names = ["*k_proj", "*v_proj"]
+    block["layer_quant_config"] = {name: copy.deepcopy(spec) for name in names}
+    block["kv_cache_quant_config"] = {name: copy.deepcopy(spec) for name in names}
+    block["export"]["kv_cache_group"] = names
+    return _scales(result, "k_proj.output_scale", "v_proj.output_scale")
+
+
+def cached_compressed(result: Tiny) -> Tiny:
+    """llm-compressor's calibrated FP8 cache: scales of the attention layer itself."""
+    result.config["quantization_config"]["kv_cache_scheme"] = {
+        "num_bits": 8,
+        "type": "float",
+        "strategy": "tensor",
+        "symmetric": True,
+        "dynamic": False,
+    }
+    return _scales(result, "k_scale", "v_scale")
+
+
+PREDICTING = {"layers.3": "model.layers.3.*", "indexer": "*.indexer.*"}
+ROUTED_ONLY = {
+    "self_attn": "*.self_attn.*",
+    "shared_experts": "*.shared_experts.*",
+    "layers.0": "language_model.model.layers.0.*",
+}
+VARIANTS: dict[str, Callable[[], tuple[Tiny, Tiny]]] = {
+    "tied-nvfp4": lambda: (s := tied(), nvfp4(s)),
+    "merged-mxfp4": lambda: (s := merged(), mxfp4(s)),
+    "predicting-nvfp4": lambda: (s := predicting(), keeping(s, nvfp4, **PREDICTING)),
+    "predicting-mxfp4": lambda: (s := predicting(), keeping(s, mxfp4, **PREDICTING)),
+    "gpt-oss": lambda: (s := gpt_oss(), expert_blocks(s)),
+    "llama-awq": lambda: (s := llama(), smoothed(s)),
+    "mixture-awq": lambda: (s := mixture(), smoothed(s)),
+    "mixture-mixed": lambda: (s := mixture(), mixed(s)),
+    "int4-nvfp4": lambda: (int4(s := kimi()), keeping(rounded(s), nvfp4, **ROUTED_ONLY)),
+    "llama-nvfp4-cache": lambda: (s := llama(), cached(nvfp4(s))),
+    "mixture-nvfp4-cache": lambda: (s := mixture(), cached(nvfp4(s))),
+    "llama-mxfp4-cache": lambda: (s := llama(), cached_quark(mxfp4(s))),
+    "llama-ct-nvfp4-cache": lambda: (s := llama(), cached_compressed(compressed(s, "nvfp4"))),
+}
