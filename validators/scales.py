@@ -1,25 +1,38 @@
-"""SV: the values of block scales and scalars, in any order, without the source."""
+"""SV: the values of block scales, without the source; the weights of a block are read only where its scale is odd."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
-
+from publisher.checkpoint.modules import layer_of
 from publisher.findings import ERROR, WARNING, Found
+from publisher.formats import e4m3
 from publisher.rules import ENGINES, Scope, rule
-from publisher.subjects import BlockScales, Scalars
+from publisher.subjects import BlockScales, ScaleRange, ScaleRanges
 
 E4M3_NAN = (0x7F, 0xFF)
+NEGATIVE = tuple(range(0x80, 0xFF))
 E8M0_NAN = 0xFF
-TINY = float(np.finfo(np.float32).tiny)
+SUBNORMAL = tuple(range(0x01, 0x08))
+IMPLAUSIBLE = (*range(1, 61), *range(150, 255))  # below 2**-66 and above 2**22
+LARGEST, HALF, QUARTER = 0x7E, 0x78, 0x70  # 448, 256 and 128
 NVFP4 = Scope("NVFP4 block scale", lambda scales: scales.format == "nvfp4")
 MX = Scope("MX block scale", lambda scales: scales.format == "mxfp4")
 
 
 def _first(scales: BlockScales, *codes: int) -> tuple[int, ...]:
     return scales.index(int(next(scales.places(*codes))[0]))
+
+
+def _with_weights(scales: BlockScales, *codes: int) -> tuple[int, int | None]:
+    """How many blocks with one of these scales hold a weight other than zero, and the first of them."""
+    total, first = 0, None
+    for places in scales.places(*codes):
+        count, at = scales.nonzero(places)
+        total += count
+        first = at if first is None else first
+    return total, first
 
 
 @rule("SV01", "nan-block-scale", severity=ERROR, engines=ENGINES, scope=NVFP4)
@@ -41,6 +54,25 @@ def nan_block_scale(scales: BlockScales) -> Iterator[Found]:
         yield Found(message, file=scales.ref.shard, tensor=scales.ref.name, index=place)
 
 
+@rule("SV02", "negative-block-scale", severity=ERROR, engines=ENGINES, scope=NVFP4)
+def negative_block_scale(scales: BlockScales) -> Iterator[Found]:
+    """An NVFP4 block scale has its sign bit set (0x80 to 0xFE).
+
+    Why: no quantizer writes one. Kernels that take the scale for unsigned read another number, the others turn the
+    block's signs around.
+    Fix: the bytes are damaged or belong to another tensor; copy the shard again, or export again.
+    Seen: vLLM `marlin_utils_fp4.py`, which keeps block scales without their sign and only warns.
+    """
+    count = scales.count(*NEGATIVE)
+    if count:
+        place = _first(scales, *NEGATIVE)
+        message = (
+            f"{count:,} of {scales.ref.size:,} block scales of {scales.module.name} are negative, the first at "
+            f"{list(place)}; copy the shard again or quantize the tensor again."
+        )
+        yield Found(message, file=scales.ref.shard, tensor=scales.ref.name, index=place)
+
+
 @rule("SV03", "zero-scale-on-weights", severity=ERROR, engines=ENGINES, scope=NVFP4)
 def zero_scale_on_weights(scales: BlockScales) -> Iterator[Found]:
     """An NVFP4 block scale is zero while its block holds non-zero codes.
@@ -50,13 +82,9 @@ def zero_scale_on_weights(scales: BlockScales) -> Iterator[Found]:
     Fix: quantize again with block scales clamped to at least 2^-9.
     Seen: NVIDIA/Model-Optimizer PR 1397; vllm-project/vllm PR 37464.
     """
-    zeros, lost, first = scales.count(0), 0, None
-    if not zeros:
+    if not scales.count(0):
         return
-    for places in scales.places(0):
-        count, at = scales.nonzero(places)
-        lost += count
-        first = at if first is None else first
+    lost, first = _with_weights(scales, 0)
     if first is not None:
         place = scales.index(first)
         message = (
@@ -84,45 +112,87 @@ def nan_mx_scale(scales: BlockScales) -> Iterator[Found]:
         yield Found(message, file=scales.ref.shard, tensor=scales.ref.name, index=place)
 
 
-def _kind(*suffixes: str) -> Scope:
-    return Scope(" or ".join(suffixes), lambda scalars: scalars.suffix in suffixes)
+@rule("SV12", "implausible-mx-scale", severity=WARNING, engines=ENGINES, scope=MX)
+def implausible_mx_scale(scales: BlockScales) -> Iterator[Found]:
+    """An MX block with non-zero weights has a scale below 2^-66 or above 2^22; no language model's weights do.
 
-
-def _judge(scalars: Scalars, low: float, high: float) -> Iterator[Found]:
-    """Errors for what is not finite, positive and normal, warnings for what is out of the usual range."""
-    values = scalars.values
-    with np.errstate(invalid="ignore"):
-        bad = ~(np.isfinite(values) & (values >= TINY))
-        odd = ~bad & ((values < low) | (values > high))
-    yield from _each(scalars, bad, lambda value: f"is {value}, not a positive normal number; export it again", True)
-    usual = f"[{low:g}, {high:g}]"
-    yield from _each(scalars, odd, lambda value: f"is {value}, outside the usual {usual}; compare the source", False)
-
-
-def _each(scalars: Scalars, mask: npt.NDArray[np.bool_], text: Callable[[str], str], bad: bool) -> Iterator[Found]:
-    for at in np.flatnonzero(mask):
-        ref, value = scalars.refs[at], scalars.values[at]
-        message = f"{ref.name} {text(f'{value:.6g}')}."
-        yield Found(message, file=ref.shard, tensor=ref.name, severity=ERROR if bad else WARNING)
-
-
-@rule("SV05", "bad-global-scale", severity=ERROR, engines=ENGINES, scope=_kind("weight_scale_2"))
-def bad_global_scale(scalars: Scalars) -> Iterator[Found]:
-    """A global weight scale is zero, negative, subnormal, infinite or NaN; outside 1e-7 to 0.1 it is a warning.
-
-    Why: it multiplies every weight of its module, so the module is lost.
-    Fix: quantize the module again; a dead module (all weights zero) is better kept unquantized.
-    Seen: modelopt 0.47 writes 0 for an all-zero weight, and NaN block scales with it.
+    Why: the exponents were converted as numbers, belong to another tensor, or underflowed; the block's weights are
+    wrong by orders of magnitude. Blocks of zeros may have any scale.
+    Fix: compare with the source, and export again with the exponents copied as bytes.
+    Seen: jundot/omlx PR 2159 (E8M0 exponents read as numbers).
     """
-    yield from _judge(scalars, 1e-7, 1e-1)
+    codes = (0, *IMPLAUSIBLE)
+    if (scales.low > 60 and scales.high < 150) or not scales.count(*codes):
+        return
+    count, first = _with_weights(scales, *codes)
+    if first is not None:
+        place = scales.index(first)
+        message = (
+            f"{count:,} of {scales.ref.size:,} blocks of {scales.module.name} hold weights under a scale below 2^-66 "
+            f"or above 2^22, the first at {list(place)}; compare them with the source."
+        )
+        yield Found(message, file=scales.ref.shard, tensor=scales.ref.name, index=place)
 
 
-@rule("SV08", "bad-input-scale", severity=ERROR, engines=ENGINES, scope=_kind("input_scale", "input_scale_2"))
-def bad_input_scale(scalars: Scalars) -> Iterator[Found]:
-    """An activation scale is zero, negative, subnormal, infinite or NaN; outside 1e-7 to 100 it is a warning.
+@rule("SV17", "subnormal-block-scales", severity=WARNING, scope=NVFP4)
+def subnormal_block_scales(scales: BlockScales) -> Iterator[Found]:
+    """More than 1 % of a tensor's blocks hold weights under a subnormal scale (below 2^-6 of at most 448).
 
-    Why: the engines divide activations by it; in a mixture of experts the largest one serves the whole layer.
-    Fix: calibrate again with data that reaches the module.
-    Seen: vllm-project/vllm issue 45212 (experts that calibration never reached).
+    Why: such scales have one to three bits, so these blocks are wrong by up to a half; the tensor's largest weight lies
+    too far above the others for one global scale.
+    Fix: leave the module unquantized, or use MXFP4, whose scales have no second level to run out of.
+    Seen: NVIDIA/Model-Optimizer PR 1573 (a global maximum more than 28,672 times a block's).
     """
-    yield from _judge(scalars, 1e-7, 1e2)
+    count, size = scales.count(*SUBNORMAL), scales.ref.size
+    if count * 100 <= size:
+        return
+    held, first = _with_weights(scales, *SUBNORMAL)
+    if held * 100 > size and first is not None:
+        place = scales.index(first)
+        message = (
+            f"{held:,} of {size:,} blocks of {scales.module.name} ({held / size:.1%}) hold weights under a subnormal "
+            f"scale, the first at {list(place)}; keep the module unquantized."
+        )
+        yield Found(message, file=scales.ref.shard, tensor=scales.ref.name, index=place)
+
+
+# --- the largest scale of a tensor ---------------------------------------------------------------------------------
+
+
+@rule("SV04", "scales-below-their-range", severity=WARNING, engines=ENGINES, scope=NVFP4)
+def scales_below_their_range(ranges: ScaleRanges) -> Iterator[Found]:
+    """The largest NVFP4 block scale under a global scale is far below 448.
+
+    Why: the global scale maps the largest weight to a block scale of 448, or 256 in the four-over-six mode; a search
+    for the least error ends near it. One that stays below 128, or below 256 where others reach 448, belongs to another
+    tensor, or was taken over a group it is not stored with.
+    Fix: quantize the module, and those fused with it, again.
+    Seen: modelopt `nvfp4_tensor.py`, compressed-tensors `generate_gparam`: the block with the largest weight has 0x7E.
+    """
+    groups: dict[tuple[object, ...], list[ScaleRange]] = {}
+    for one in ranges.ranges:
+        if one.bits is not None:
+            layer = layer_of(one.module.name)
+            groups.setdefault((one.module.name if layer is None else layer, one.bits), []).append(one)
+    highest = {key: max(one.high for one in group) for key, group in groups.items()}
+    reached = Counter(high >= LARGEST for high in highest.values())
+    usual = HALF if reached[True] >= 0.9 * len(groups) else QUARTER
+    for key, group in groups.items():
+        if highest[key] < usual and not _dead(ranges, group):
+            yield _low(group, highest[key], reached[True], len(groups))
+
+
+def _low(group: list[ScaleRange], high: int, reached: int, groups: int) -> Found:
+    names = ", ".join(one.module.name for one in group[:3]) + f" and {len(group) - 3:,} more" * (len(group) > 3)
+    message = (
+        f"The largest block scale of {names} is {e4m3.DECODE[high]:g}, while {reached:,} of {groups:,} global "
+        "scales have one of 448 under them; quantize again."
+    )
+    return Found(message, file=group[0].ref.shard, tensor=group[0].ref.name)
+
+
+def _dead(ranges: ScaleRanges, group: list[ScaleRange]) -> bool:
+    """Whether the group holds nothing but zeros: one scale everywhere and no weight under it."""
+    if any(one.low != one.high for one in group):
+        return False
+    return all(_with_weights(ranges.scales(one), one.low)[1] is None for one in group)

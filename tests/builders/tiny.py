@@ -296,7 +296,8 @@ def nvfp4(source: Tiny, *, activations: bool = True) -> Tiny:
             f"{name}.weight_scale_2": f32(second),
         }
         if activations:
-            result.tensors[f"{name}.input_scale"] = f32(0.0031)
+            first = names.index(_mates(name, names)[0])  # members of a fused layer see the same activations
+            result.tensors[f"{name}.input_scale"] = f32(0.0031 + 0.0001 * first)
     exclude = _plain(source)
     algo = "NVFP4" if activations else "W4A16_NVFP4"
     spec = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": 16}
