@@ -24,13 +24,14 @@ from publisher.subjects import reading
 from publisher.subjects.evidence import Meter
 from publisher.subjects.modules import BLOCK, CACHE_SCALARS, SCALARS, is_packed, module_format
 from publisher.subjects.reading import Codes, Run, fetch, is_local, pieces, plan, readable
-from publisher.subjects.scalars import SMOOTHING
+from publisher.subjects.scalars import FLOATS, SMOOTHING, scalar_of
 
 STRETCH = 256  # neighbouring blocks that a sample reads at once
 FAST_FROM = 2 << 30  # bytes of payload from which on compiling the loop takes less time than it saves
 # An NVFP4 scale of at least 2**-5 has its half beside it on the grid; below, producers have no choice of scales left.
 LOWEST_FREE = {"nvfp4": 0x10, "mxfp4": 0x02}
 HIGHEST = {"nvfp4": 0x7E, "mxfp4": 0xFE}
+_HOLDS_WEIGHT = np.arange(256) & 0x77 != 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +122,14 @@ class Payload:
         """Blocks of zeros by scale code, int64 (256,)."""
         return self.counts.peaks[:, 0]
 
+    def global_scale(self) -> float | None:
+        """The module's `weight_scale_2`, read now; None where it has none that can be read."""
+        ref = self.packed.module.tensors.get("weight_scale_2")
+        if ref is None or ref.dtype not in FLOATS or ref.elements != 1 or not readable(self.packed.checkpoint, ref):
+            return None
+        raw = self.meter.read(self.packed.checkpoint.files, ref.shard, ref.begin, ref.end)
+        return float(scalar_of(ref.dtype, np.frombuffer(raw, np.uint8)))
+
     def first(self, wanted: npt.NDArray[np.bool_]) -> tuple[int, ...] | None:
         """Position of the first block whose (scale code, peak) is wanted, a mask (256, 8)."""
         return self.packed.first(wanted, self.meter)
@@ -136,12 +145,25 @@ class Tally:
         zeros: those that hold nothing but zeros.
         free: the others whose scale is inside the range in which every producer can choose, by their largest magnitude
             code, int64 (8,).
+        positive: elements with a code above zero.
+        negative: elements with a code below zero.
+        top: the most frequent byte that holds a code other than ±0.
+        share: its share of all bytes.
     """
 
     packed: Packed
     blocks: int
     zeros: int
     free: Counts
+    positive: int
+    negative: int
+    top: int
+    share: float
+
+    @property
+    def dead(self) -> bool:
+        """Whether all blocks looked at hold nothing but zeros."""
+        return self.zeros == self.blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,7 +289,18 @@ def _tally(payload: Payload) -> Tally:
     form = payload.packed.format
     free = payload.counts.peaks[LOWEST_FREE[form] : HIGHEST[form] + 1].sum(axis=0)
     free[0] = 0
-    return Tally(packed=payload.packed, blocks=payload.blocks, zeros=int(payload.zeros.sum()), free=free)
+    codes, values = payload.counts.codes, np.where(_HOLDS_WEIGHT, payload.counts.bytes, 0)
+    top = int(values.argmax())
+    return Tally(
+        packed=payload.packed,
+        blocks=payload.blocks,
+        zeros=int(payload.zeros.sum()),
+        free=free,
+        positive=int(codes[1:8].sum()),
+        negative=int(codes[9:].sum()),
+        top=top,
+        share=float(values[top] / payload.counts.bytes.sum()),
+    )
 
 
 def _floats(checkpoint: Checkpoint) -> Iterable[TensorRef]:

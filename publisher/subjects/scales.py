@@ -164,6 +164,18 @@ class ScaleRanges:
     ranges: tuple[ScaleRange, ...]
     meter: Meter
 
+    def scales(self, one: ScaleRange) -> BlockScales:
+        """A module's block scales, to be read again."""
+        return BlockScales(
+            checkpoint=self.checkpoint,
+            module=one.module,
+            ref=one.ref,
+            format=one.format,
+            low=one.low,
+            high=one.high,
+            meter=self.meter,
+        )
+
 
 @dataclass(slots=True)
 class _Wanted:
