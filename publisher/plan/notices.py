@@ -1,4 +1,4 @@
-"""What a plan amounts to beyond sizes: fused layers split over shards, tied heads, prediction layers.
+"""What a plan amounts to beyond sizes: fused layers split over shards, tied heads, prediction layers, GPUs.
 
 Facts of headers and configuration, a label and a sentence each; what cannot work is in `problems`.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 from publisher.checkpoint.modules import fused_groups
 from publisher.checkpoint.open import Checkpoint
+from publisher.checkpoint.parallel import LOADERS, tensor_parallel
 from publisher.plan.model import Plan
 from publisher.plan.obstacles import by_class
 
@@ -26,6 +27,7 @@ def notices(plan: Plan, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     yield from _split(plan, checkpoint)
     yield from _tied(checkpoint)
     yield from _predicting(plan, checkpoint)
+    yield from _parallel(plan, checkpoint)
 
 
 def _split(plan: Plan, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
@@ -65,6 +67,19 @@ def _predicting(plan: Plan, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]
         yield "prediction layers", f"{len(reasons):,} modules kept and excluded: {by_class(sorted(reasons), 2)}"
     elif declared:
         yield "prediction layers", f"config.json declares {declared}, the source stores none; speculation will not work"
+
+
+def _parallel(plan: Plan, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    """The sizes every engine can serve the result with, and what stands against the others."""
+    chosen = {decision.module for decision in plan.quantized}
+    splits = tensor_parallel(checkpoint, format_of=lambda m: plan.recipe.format if m.name in chosen else None)
+    works = [split.size for split in splits if not any(split.refused(engine) for engine in LOADERS)]
+    yield "tensor parallel", ", ".join(map(str, works)) or "no size that every engine can serve"
+    for split in splits:
+        limits = [limit for engine in LOADERS for limit in split.refused(engine)]
+        if limits:
+            engines = ", ".join(engine for engine in LOADERS if split.refused(engine))
+            yield f"not over {split.size} GPUs", f"{limits[0].reason} ({limits[0].subject}; {engines})"
 
 
 def _configs(checkpoint: Checkpoint) -> Iterator[Mapping[str, Any]]:

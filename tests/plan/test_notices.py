@@ -43,7 +43,15 @@ def test_layers_split_over_shards_are_counted(tmp_path: Path) -> None:
 def test_one_shard_says_nothing(tmp_path: Path) -> None:
     tiny = llama()
     tiny.shards = 1
-    assert told(tiny, tmp_path) == {}
+    assert "fused layers" not in told(tiny, tmp_path)
+
+
+def test_sizes_that_break_a_block_are_named(tmp_path: Path) -> None:
+    """The widths are 64 and 96: over 4 GPUs 96 inputs are no whole blocks of 16, and 4 heads are not over 8."""
+    found = told(llama(), tmp_path)
+    assert found["tensor parallel"] == "1, 2"
+    assert "96" in found["not over 4 GPUs"]
+    assert "not over 2 GPUs" not in found
 
 
 def test_tied_heads(tmp_path: Path) -> None:
