@@ -454,6 +454,10 @@ def _unfinished(outcome: _Outcome, meter: Meter) -> str | None:
     lost = meter.unreadable[outcome.rule.cost]
     if lost:
         return f"not finished: {lost:,} tensors to read ({outcome.rule.cost}) lie outside their files"
+    left = meter.left.get(outcome.rule.evidence)
+    if left:
+        reason, _ = left.most_common(1)[0]
+        return f"not finished: {left.total():,} {KINDS[outcome.rule.evidence].noun} could not be compared: {reason}"
     if not outcome.subjects:
         noun = outcome.rule.scope.noun if outcome.rule.scope else KINDS[outcome.rule.evidence].noun
         return f"nothing to judge: there is no {noun}"

@@ -134,13 +134,11 @@ class Comparison:
         checkpoint: the result.
         source: what it was made from.
         modules: every packed weight compared.
-        left: name and reason of those that were not.
     """
 
     checkpoint: Checkpoint
     source: Checkpoint
     modules: tuple[Compared, ...]
-    left: tuple[tuple[str, str], ...]
 
 
 COMPARED_KINDS: frozenset[type] = frozenset({Untouched, Compared, Comparison})
@@ -167,8 +165,7 @@ def read_comparison(
         if Compared in kinds:
             yield compared
     if Comparison in kinds:
-        modules, left = tuple(reading.modules), tuple(reading.left)
-        yield Comparison(checkpoint=checkpoint, source=source, modules=modules, left=left)
+        yield Comparison(checkpoint=checkpoint, source=source, modules=tuple(reading.modules))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -179,7 +176,6 @@ class _Reading:
     source: Checkpoint
     meter: Meter
     modules: list[Compared] = field(default_factory=list)
-    left: list[tuple[str, str]] = field(default_factory=list)
 
     def all(self) -> Iterator[Compared]:
         """Each packed weight that can be compared."""
@@ -202,9 +198,13 @@ class _Reading:
             if mine != theirs:
                 raise UnreadableWeight(f"it unpacks to {mine}, the source has {theirs}")
         except UnreadableWeight as error:
-            self.left.append((module.name, error.message))
+            self._leave(error.message)
             return None
         return packed, original
+
+    def _leave(self, reason: str) -> None:
+        for kind in (Compared, Comparison):
+            self.meter.leave(kind, reason)
 
     def _read(self, path: str, begin: int, end: int) -> bytes:
         return self.meter.read(self.source.files, path, begin, end)

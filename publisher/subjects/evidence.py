@@ -54,6 +54,7 @@ class Meter:
     done: int = 0
     total: int = 0
     measured: dict[str, dict[str, float]] = field(default_factory=dict)
+    left: dict[type, Counter[str]] = field(default_factory=dict)
 
     def read(self, files: Files, path: str, begin: int = 0, end: int | None = None) -> bytes:
         """Read and count."""
@@ -66,6 +67,10 @@ class Meter:
         self.done += size
         if self.progress is not None:
             self.progress(self.done, self.total)
+
+    def leave(self, kind: type, reason: str) -> None:
+        """A subject of a kind could not be made; its rules are not finished, for this reason."""
+        self.left.setdefault(kind, Counter())[reason] += 1
 
     def measure(self, module: str, numbers: dict[str, float]) -> None:
         """Keep what was measured of a module for the report; beyond `MAX_MEASURED` modules no more is kept."""

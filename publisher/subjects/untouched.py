@@ -41,6 +41,7 @@ class Untouched:
         first: position of the first of them.
         zeroed: whether all of it is zero while the source is not.
         flaw: why it could not be compared.
+        misshapen: whether that is because the shapes differ.
     """
 
     ref: TensorRef
@@ -50,6 +51,7 @@ class Untouched:
     first: tuple[int, ...] | None = None
     zeroed: bool = False
     flaw: str | None = None
+    misshapen: bool = False
 
 
 def read_untouched(checkpoint: Checkpoint, source: Checkpoint, meter: Meter) -> Iterator[Untouched]:
@@ -63,7 +65,9 @@ def read_untouched(checkpoint: Checkpoint, source: Checkpoint, meter: Meter) -> 
     meter.total += sum(ref.size for ref in refs)
     for ref in refs:
         found = _compare(checkpoint, source, ref, meter)
-        if found is not None:
+        if found is not None and found.flaw is not None and not found.misshapen:
+            meter.leave(Untouched, found.flaw)
+        elif found is not None:
             yield found
         meter.step(ref.size)
 
@@ -80,7 +84,8 @@ def _compare(checkpoint: Checkpoint, source: Checkpoint, ref: TensorRef, meter: 
     if other is None:
         return _decoded(checkpoint, source, ref, meter)
     if other.shape != ref.shape:
-        return Untouched(ref=ref, original=other, flaw=f"{list(ref.shape)[:6]} is not {list(other.shape)[:6]}")
+        unlike = f"{list(ref.shape)[:6]} is not {list(other.shape)[:6]}"
+        return Untouched(ref=ref, original=other, flaw=unlike, misshapen=True)
     if ref.dtype not in DTYPE_BITS or not (readable(checkpoint, ref) and readable(source, other)):
         return Untouched(ref=ref, original=other, flaw="its bytes are not those the header describes")
     tally = _Tally(ref)
@@ -102,8 +107,8 @@ def _decoded(checkpoint: Checkpoint, source: Checkpoint, ref: TensorRef, meter: 
         other = table.weight if table is not None else None
         return Untouched(ref=ref, original=other, flaw=str(error)) if other is not None else None
     if (original.rows, original.columns) != ref.shape:
-        shape = [original.rows, original.columns]
-        return Untouched(ref=ref, original=original.ref, flaw=f"{[rows, columns]} is not {shape}")
+        unlike = f"{[rows, columns]} is not {[original.rows, original.columns]}"
+        return Untouched(ref=ref, original=original.ref, flaw=unlike, misshapen=True)
     tally = _Tally(ref)
     for mine, theirs in _rows(checkpoint, original, ref, meter):
         tally.add(mine, theirs)
