@@ -1,4 +1,4 @@
-"""CF: config.json and hf_quant_config.json. What they declare, whether both agree, and what only the source may say."""
+"""CF: what config.json and hf_quant_config.json declare, in any dialect."""
 
 from __future__ import annotations
 
@@ -10,23 +10,19 @@ from publisher import jsonio
 from publisher.checkpoint.quantconfig import QuantConfig
 from publisher.findings import ERROR, Found
 from publisher.rules import ENGINES, Scope, rule
-from publisher.subjects import BLOCK, Headers, Modules, Pair
+from publisher.subjects import BLOCK, Headers, Modules
 
-CONFIG, FILE = "config.json", "hf_quant_config.json"
-METHODS = ("modelopt", "quark", "compressed-tensors", "mxfp4", "auto-round")
+CONFIG = "config.json"
 BLOCKS = frozenset({"quantization_config", "compression_config"})
+# Who finds a declaration in a place other than the top level of config.json.
+READERS = {
+    "config.json: text_config.quantization_config": ("vllm", "sglang", "transformers"),
+    "config.json: compression_config": ("vllm", "sglang"),
+    "hf_quant_config.json": ("vllm", "sglang", "tensorrt-llm"),
+}
 EXCLUDES = ("ignore", "exclude", "exclude_modules", "modules_to_not_convert")
-# Keys of a config that quantization or the writing library owns.
-OWNED = frozenset({*BLOCKS, "transformers_version", "dtype", "torch_dtype"})
 # Parts of a declaration whose group sizes are about something else than the weights' blocks.
 ELSEWHERE = frozenset({"kv_cache_scheme", "kv_cache_quant_config", "output_activations", "output_tensors", "bias"})
-
-
-def _dialect(name: str) -> Scope:
-    def holds(headers: Headers) -> bool:
-        return any(quant.dialect == name for quant in headers.checkpoint.declarations)
-
-    return Scope(f"{name} declaration", holds)
 
 
 DECLARED = Scope("quantization declaration", lambda headers: bool(headers.checkpoint.declarations))
@@ -36,17 +32,23 @@ DECLARED = Scope("quantization declaration", lambda headers: bool(headers.checkp
 def misplaced_declaration(headers: Headers) -> Iterator[Found]:
     """The quantization block is not exactly once in config.json, at the top level.
 
-    Why: engines search several places in different orders, so a nested or second block makes them disagree; without
-    any in config.json half of them do not see that the checkpoint is quantized.
+    Why: engines and tools search several places in different orders, so a nested or second block makes them disagree;
+    without any in config.json half of them do not see that the checkpoint is quantized.
     Fix: keep one `quantization_config` at the top level and delete the others.
     Seen: the nested int4 block of moonshotai/Kimi-K2.5; NVIDIA-NeMo/RL PR 3615 (no block in config.json).
     """
     places = list(_blocks(headers.checkpoint.config))
-    if "quantization_config" not in places:
-        yield Found(f"{CONFIG} has no quantization_config at its top level; write it there.", file=CONFIG)
+    top = "quantization_config" in places
+    if not top:
+        origins = {quant.origin for quant in headers.checkpoint.declarations}
+        blind = tuple(e for e in ENGINES if not any(e in READERS.get(origin, ()) for origin in origins))
+        message = f"{CONFIG} has no quantization_config at its top level; write it there."
+        yield Found(message, file=CONFIG, engines=blind, refuses=blind)
     for place in places:
         if place != "quantization_config":
-            yield Found(f"{CONFIG} has a second declaration at {place}; delete it.", file=CONFIG)
+            yield Found(
+                f"{CONFIG} has a second declaration at {place}; delete it.", file=CONFIG, engines=() if top else None
+            )
 
 
 def _blocks(value: Any, path: str = "") -> Iterator[str]:
@@ -82,8 +84,12 @@ def unknown_method(modules: Modules) -> Iterator[Found]:
         return
     method = quant.raw.get("quant_method", quant.dialect)
     file = quant.origin.partition(":")[0]
-    if method not in METHODS:
-        message = f"quant_method is {str(method)[:40]!r}; FP4 is declared by one of {', '.join(METHODS)}."
+    methods = jsonio.data("dialects/declarations.json")["methods"]
+    if method not in methods and quant.dialect in methods:
+        message = f"quant_method is {str(method)[:40]!r}, one reader's own name; write {quant.dialect}."
+        yield Found(message, file=file)
+    elif method not in methods:
+        message = f"quant_method is {str(method)[:40]!r}; FP4 is declared by one of {', '.join(methods)}."
         yield Found(message, file=file)
     elif quant.format in (*BLOCK, "mixed"):
         yield from _layout(modules, quant, file)
@@ -102,43 +108,6 @@ def _layout(modules: Modules, quant: QuantConfig, file: str) -> Iterator[Found]:
     if quant.dialect != "mxfp4" and odd:
         message = f"{quant.dialect} stores payloads as `{wanted}`; {odd:,} modules do otherwise. Declare their method."
         yield Found(message, file=file)
-
-
-@rule("CF04", "files-disagree", severity=ERROR, engines=("vllm", "sglang", "tensorrt-llm"), scope=_dialect("modelopt"))
-def files_disagree(headers: Headers) -> Iterator[Found]:
-    """config.json and hf_quant_config.json are not both there, or do not declare the same.
-
-    Why: vLLM and SGLang obey config.json, TensorRT-LLM obeys the other file; where they differ, the engines serve
-    different models.
-    Fix: write both files from one declaration.
-    Seen: vllm-project/vllm PR 42181 (nvidia/Qwen3.5-397B-A17B-NVFP4).
-    """
-    declared = headers.checkpoint.declarations
-    inline = next((quant for quant in declared if quant.origin.startswith(CONFIG)), None)
-    file = next((quant for quant in declared if quant.origin == FILE), None)
-    if inline is None or file is None:
-        lost = FILE if file is None else CONFIG
-        flaw = headers.checkpoint.document_flaws.get(lost)
-        message = f"{lost} cannot be read: {flaw}" if flaw else f"{lost} declares nothing, the other file does"
-        yield Found(f"{message.rstrip('.')}; write both files from one declaration.", file=lost)
-        return
-    mine, theirs = _facts(inline), _facts(file)
-    for key, value in mine.items():
-        if value != theirs[key]:
-            message = f"{key}: {CONFIG} says {_short(value)}, {FILE} says {_short(theirs[key])}; write them alike."
-            yield Found(message, file=FILE)
-
-
-def _facts(quant: QuantConfig) -> dict[str, Any]:
-    nested = quant.raw.get("quantization")
-    body = nested if isinstance(nested, Mapping) else quant.raw
-    return {
-        "quant_algo": (quant.algo or "").upper() or None,
-        "KV cache": quant.kv_cache,
-        "group_size": quant.group_size,
-        "excluded modules": sorted(set(quant.ignore)),
-        "quantized_layers": body.get("quantized_layers") or {},
-    }
 
 
 def _short(value: Any) -> str:
@@ -212,58 +181,53 @@ def bad_exclude_list(headers: Headers) -> Iterator[Found]:
                     yield Found(message + " Write each once.", file=file)
 
 
-@rule("CF21", "incomplete-quark-config", severity=ERROR, engines=("vllm", "sglang"), scope=_dialect("quark"))
-def incomplete_quark_config(headers: Headers) -> Iterator[Found]:
-    """A Quark declaration lacks a part that the loaders read without asking.
+@rule("CF28", "native-auto-round", severity=ERROR, scope=DECLARED)
+def native_auto_round(headers: Headers) -> Iterator[Found]:
+    """The checkpoint is in AutoRound's own layout.
 
-    Why: vLLM and SGLang stop on a missing `export`, `kv_cache_group` or `layer_type_quant_config`.
-    Fix: write the block as Quark's exporter does.
-    Seen: vLLM and SGLang `quark/quark.py`.
+    Why: vLLM's reader of it knows no NVFP4, and other engines need AutoRound installed beside them.
+    Fix: export with `--format llm_compressor`, which writes compressed-tensors.
+    Seen: vLLM `inc/inc.py`; intel/auto-round issue 2242.
     """
     for quant in headers.checkpoint.declarations:
-        if quant.dialect == "quark":
-            for problem in jsonio.problems(dict(quant.raw), "quark-export"):
-                yield Found(f"{quant.origin}: {problem}; write the block as Quark does.", file=CONFIG)
+        if quant.dialect == "auto-round":
+            packing = quant.raw.get("packing_format")
+            read = quant.format == "mxfp4" and isinstance(packing, str) and packing.endswith("llm_compressor")
+            refuses = () if read else ("vllm",)
+            message = f"{quant.origin}: the data type {_short(quant.algo)} is packed as {_short(packing)}"
+            yield Found(f"{message}; export as llm_compressor.", file=CONFIG, refuses=refuses)
 
 
-@rule("CF22", "wrong-quark-spec", severity=ERROR, engines=("vllm", "sglang"), scope=_dialect("quark"))
-def wrong_quark_spec(headers: Headers) -> Iterator[Found]:
-    """A Quark MXFP4 declaration does not say fp4, per_group, 32, e8m0, static weights, dynamic or no activations.
+@rule("CF39", "nothing-declared", severity=ERROR, scope=DECLARED)
+def nothing_declared(headers: Headers) -> Iterator[Found]:
+    """A compressed-tensors or Quark declaration names its method and then nothing: no groups, no weight spec.
 
-    Why: vLLM finds no scheme for anything else and stops. Quark's NVFP4, a list of two specs, is not judged here.
-    Fix: write the weight and input specs of OCP MXFP4.
-    Seen: vLLM `quark/quark.py`, scheme selection.
+    Why: engines stop, or load the model as unquantized; a selection that matched no layer looks like this.
+    Fix: correct the selection and quantize again, or write what the tensors are.
+    Seen: modelopt 0.46 did the like for NemotronH, whose layers a wildcard did not match.
     """
     for quant in headers.checkpoint.declarations:
-        config = quant.raw.get("global_quant_config")
-        if quant.dialect == "quark" and isinstance(config, Mapping) and not isinstance(config.get("weight"), list):
-            for problem in jsonio.problems(dict(config), "quark-mxfp4"):
-                yield Found(f"{quant.origin}.global_quant_config: {problem}; correct it.", file=CONFIG)
+        lost = _lost(quant)
+        if lost is not None:
+            message = f"{quant.origin}: `{lost}` is {_short(_at(quant, lost))}; write what the tensors are."
+            yield Found(message, file=quant.origin.partition(":")[0], refuses=("vllm", "sglang"))
 
 
-@rule("CF25", "config-drift", severity=ERROR, engines=ENGINES)
-def config_drift(pair: Pair) -> Iterator[Found]:
-    """A key of config.json that quantization does not own differs from the source.
-
-    Why: geometry, rope and token ids decide what the model computes; libraries rewrite them when they save a config.
-    Only the quantization block, `transformers_version` and the dtype may differ.
-    Fix: take config.json from the source and add the quantization block.
-    Seen: vllm-project/vllm PR 44158 (rope_theta moved by transformers 5); intel/auto-round issue 1984.
-    """
-    for key, mine, theirs in _differences(pair.checkpoint.config, pair.source.config):
-        said = ("is missing" if mine is _ABSENT else f"is {_short(mine)}") + (
-            ", which the source does not have" if theirs is _ABSENT else f", the source says {_short(theirs)}"
+def _lost(quant: QuantConfig) -> str | None:
+    """The key that should say what is quantized and does not."""
+    if quant.dialect == "compressed-tensors":
+        groups = quant.raw.get("config_groups")
+        return None if isinstance(groups, Mapping) and groups else "config_groups"
+    if quant.dialect == "quark":
+        config, layers = quant.raw.get("global_quant_config"), quant.raw.get("layer_quant_config")
+        return (
+            None if layers or (isinstance(config, Mapping) and config.get("weight")) else "global_quant_config.weight"
         )
-        yield Found(f"{CONFIG}: {key} {said}; restore the source's value.", file=CONFIG)
+    return None
 
 
-_ABSENT = object()
-
-
-def _differences(mine: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted keys that differ, keys that quantization owns left out."""
-    if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-        for key in sorted({*mine, *theirs} - OWNED):
-            yield from _differences(mine.get(key, _ABSENT), theirs.get(key, _ABSENT), f"{path}.{key}" if path else key)
-    elif mine is not theirs and (mine != theirs or type(mine) is not type(theirs)):
-        yield path, mine, theirs
+def _at(quant: QuantConfig, key: str) -> Any:
+    value: Any = quant.body
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

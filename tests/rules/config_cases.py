@@ -6,6 +6,8 @@ from tests.builders.edits import Edit, body, config, later, quant
 from tests.builders.tiny import Tiny
 from tests.rules.cases import Case
 
+MODELOPT = {"quant_method": "modelopt"}
+
 
 def auto_round(data: str, packing: str) -> Edit:
     """AutoRound's own declaration over compressed-tensors' tensors, as its native export writes it."""
@@ -28,7 +30,9 @@ def auto_round(data: str, packing: str) -> Edit:
 
 
 CASES = [
-    Case("CF01", "nested", config(text_config={"quantization_config": {"quant_method": "modelopt"}}), "CF01 CF25 CF39"),
+    Case(
+        "CF01", "nested", config(text_config={"quantization_config": {"quant_method": "modelopt"}}), "CF01 CF25 CF27w"
+    ),
     Case("CF01", "only-in-file", lambda tiny: tiny.config.pop("quantization_config"), "CF01 CF04"),
     Case(
         "CF01",
@@ -84,11 +88,10 @@ CASES = [
         "CF07",
     ),
     Case("CF07", "empty-name", quant(lambda q: q["exclude"].append("")), "CF07", base="llama-mxfp4"),
-    Case("CF07", "no-list", quant(lambda q: q.update(ignore="lm_head")), "CF04 CF07 NM07"),
+    Case("CF07", "no-list", quant(lambda q: q.update(ignore="lm_head")), "CF04 CF07"),
     Case("CF28", "nvfp4", auto_round("nv_fp", "auto_round:llm_compressor"), "CF28", base="llama-ct-nvfp4"),
     Case("CF28", "mxfp4", auto_round("mx_fp", "auto_round:llm_compressor"), "CF28", base="llama-ct-mxfp4"),
-    Case("CF39", "null", quant(lambda q: q.update(quant_algo=None)), "CF04 CF39"),
-    Case("CF39", "no-groups", quant(lambda q: q.update(config_groups={})), "CF39", base="llama-ct-nvfp4"),
+    Case("CF39", "no-groups", quant(lambda q: q.update(config_groups={})), "CF39 NM03w", base="llama-ct-nvfp4"),
     Case(
         "CF39",
         "no-weight",
