@@ -88,6 +88,35 @@ class NotRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What one version of one serving engine makes of a checkpoint.
+
+    Args:
+        engine: its key, as findings name it.
+        version: the version that was read.
+        verdict: loads, loads wrong, refuses or unknown.
+        because: codes of the findings it follows from.
+        reason: the fact it follows from, or why it is unknown.
+    """
+
+    engine: str
+    version: str
+    verdict: str
+    because: tuple[str, ...] = ()
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict in the shape of the command line's contract."""
+        return {
+            "engine": self.engine,
+            "version": self.version,
+            "verdict": self.verdict,
+            "because": list(self.because),
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The outcome of one validation.
 
@@ -100,6 +129,7 @@ class Report:
         seconds: wall time.
         subjects: how many subjects of each kind the rules looked at.
         tool: name and version of this program.
+        engines: what each serving engine makes of the checkpoint.
         measured: numbers by module, where the source was at hand: `rel_rmse`, `cosine`, `mismatch` (share of sampled
             blocks not explained), `share` (of the weights looked at), `blocks` (sampled).
     """
@@ -112,6 +142,7 @@ class Report:
     seconds: float = 0.0
     subjects: Mapping[str, int] = field(default_factory=dict)
     tool: Mapping[str, str] = field(default_factory=dict)
+    engines: tuple[Verdict, ...] = ()
     measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
@@ -135,6 +166,7 @@ class Report:
             "findings": [finding.to_json() for finding in self.findings],
             "not_run": [{"code": n.code, "reason": n.reason} for n in self.not_run],
             "publishable": self.publishable,
+            "engines": [verdict.to_json() for verdict in self.engines],
             "summary": {
                 "rules_run": len(self.rules_run),
                 "rules_not_run": len(self.not_run),

@@ -40,6 +40,7 @@ from publisher.subjects import (
     lacking,
     stream,
 )
+from publisher.verdict import verdicts
 
 ENGINES = ("vllm", "sglang", "tensorrt-llm", "atom", "transformers")
 MAX_PLACES = 50  # findings one rule lists; the rest is counted
@@ -389,7 +390,17 @@ def run(
             outcomes.setdefault(known.evidence, []).append(_Outcome(known))
     meter = Meter(progress=progress, bytes_read=_opened(evidence))
     counts = _look(evidence, outcomes, meter, level)
-    return _report(outcomes, not_run, reasons, counts, meter, time.monotonic() - began)
+    report = _report(outcomes, not_run, reasons, counts, meter, time.monotonic() - began)
+    return dataclasses.replace(report, engines=verdicts(evidence.checkpoint, report, _deciding()))
+
+
+def _deciding() -> dict[str, tuple[str, ...]]:
+    """Rules of the checkpoint itself whose findings are errors, with the engines they break."""
+    return {
+        code: known.engines
+        for code, known in load_rules().items()
+        if known.severity is ERROR and not KINDS[known.evidence].source and not KINDS[known.evidence].card
+    }
 
 
 def _look(evidence: Evidence, outcomes: Mapping[type, list[_Outcome]], meter: Meter, level: str) -> Counter[str]:
