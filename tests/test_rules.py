@@ -22,7 +22,7 @@ from tests.builders.edits import DOWN, UP
 from tests.builders.tiny import Tiny, f32, llama, nvfp4
 
 ROOT = Path(__file__).parents[1]
-FAMILIES = {"CN", "CF", "NM", "SV", "FU", "SD", "LC"}
+FAMILIES = {"CN", "CF", "NM", "SV", "FU", "KV", "SD", "TP", "NU", "LC"}
 
 
 def evidence(folder: Path, tiny: Tiny | None = None, **given: Any) -> Evidence:

@@ -15,6 +15,11 @@ from publisher.subjects import BLOCK, CACHE_SCALARS, SCALARS, Modules
 LOADERS = ("vllm", "sglang", "tensorrt-llm", "atom")
 # What may stand beside a quantized weight in any layout.
 BESIDE = frozenset({"bias", "e_score_correction_bias", "k_bias", "v_bias", *CACHE_SCALARS})
+# The exporter folds a smoothing vector into the layer before where it can, so these may stand there and need not.
+SMOOTHED = {
+    "NVFP4_AWQ": {"pre_quant_scale"},
+    "NVFP4_SVD": {"pre_quant_scale", "svdquant_lora_a", "svdquant_lora_b"},
+}
 INPUTS = frozenset({"input_scale", "input_scale_2", "input_global_scale"})
 
 
@@ -48,18 +53,17 @@ def broken_modelopt_set(modules: Modules) -> Iterator[Found]:
     Fix: export again; where activations were not calibrated declare W4A16_NVFP4.
     Seen: vllm-project/vllm issue 45212 (input scales missing for four experts of one layer).
     """
-    quant = modules.quant
-    algo = ((quant.algo if quant else None) or "").upper()
-    # The exporter folds a smoothing vector into the layer before where it can, so AWQ may have it and need not.
-    beside = {"pre_quant_scale"} if algo in ("NVFP4_AWQ", "NVFP4_SVD") else set()
-    beside |= {"svdquant_lora_a", "svdquant_lora_b"} if algo == "NVFP4_SVD" else set()
+    if modules.quant is None:
+        return
     for module in modules.packed:
-        form = modules.format_of(module)
-        needed = {"weight", "weight_scale"}
+        layer = modules.quant.layer(module.name) if modules.quant.layers else None
+        algo = ((layer.algo if layer else modules.quant.algo) or "").upper()
+        activations = layer.activations if layer else modules.quant.activations
+        needed, form = {"weight", "weight_scale"}, modules.format_of(module)
         if form == "nvfp4":
-            needed |= {"weight_scale_2"} | ({"input_scale"} if quant and quant.activations == "static" else set())
-        loose = {"input_scale"} if quant is not None and quant.activations is None else set()
-        yield from _set(module, needed, beside | loose)
+            needed |= {"weight_scale_2"} | ({"input_scale"} if activations == "static" else set())
+        loose = {"input_scale"} if activations is None else set()
+        yield from _set(module, needed, SMOOTHED.get(algo, set()) | loose)
 
 
 @rule("NM02", "broken-quark-set", severity=ERROR, engines=("vllm", "sglang", "atom"), scope=_dialect("quark"))

@@ -60,7 +60,10 @@ def _absent_layers(names: set[str], text: Mapping[str, Any]) -> Iterator[int]:
 
 def _unsaid(modules: Modules) -> bool:
     """Whether activation scales are stored and the declaration does not say that every module has one."""
-    return bool(modules.experts) and modules.quant is not None and modules.quant.activations not in ("static", "none")
+    quant = modules.quant
+    return (
+        bool(modules.experts) and quant is not None and quant.activations not in ("static", "none") and not quant.layers
+    )
 
 
 @rule(

@@ -32,6 +32,12 @@ from tests.rules.cases import Case
 STACK = "model.layers.1.mlp.experts"
 KIMI = f"language_model.{STACK}.2"
 TIED = "tied-nvfp4"
+WQKV = "vision_tower.encoder.blocks.0.wqkv"
+# Prediction layers under a name of their own, as in Qwen3-Next.
+SPECULATIVE = each(
+    put("mtp.fc.weight", Tensor("BF16", (64, 128), b"\x00\x3c" * 8192)),
+    put("mtp.layers.0.self_attn.q_proj.weight", Tensor("BF16", (64, 64), b"\x00\x3c" * 4096)),
+)
 
 
 def fp8(name: str) -> Edit:
@@ -337,11 +343,62 @@ CASES = [
         ),
         Case(
             "NM20",
-            "mixed",
-            drop(f"{EXPERT}.up_proj.input_scale"),
-            "NM20",
-            base="mixture-mixed",
-            place="mlp.experts.2.up_proj",
+            "quark",
+            put(f"{EXPERT}.up_proj.input_scale", f32(0.003)),
+            "NM02w NM20",
+            base="mixture-mxfp4",
+            place="up_proj",
+        ),
+        Case("NM01", "mixed", drop(f"{EXPERT}.up_proj.input_scale"), "NM01", base="mixture-mixed", place=EXPERT),
+        Case("NM01", "kimi", drop(f"{KIMI}.up_proj.weight_scale_2"), "NM01", base="kimi-nvfp4", place=KIMI),
+        Case("NM02", "kimi", drop(f"{KIMI}.up_proj.weight_scale"), "CN16w NM02", base="kimi-mxfp4", place=KIMI),
+        Case("NM03", "kimi", drop(f"{KIMI}.up_proj.weight_scale"), "CN16w NM03", base="kimi-ct-mxfp4", place=KIMI),
+        Case(
+            "NM05", "compressed-scale", typed(f"{UP}.weight_scale", "U8"), "CF16 NM05", base="llama-ct-nvfp4", place=UP
+        ),
+        Case(
+            "NM09",
+            "kimi",
+            lambda tiny: drop(*(n for n in list(tiny.tensors) if f"{KIMI}." in n))(tiny),
+            "CN16w NM09 NM12",
+            base="kimi-nvfp4",
+            place="experts",
+        ),
+        Case(
+            "NM10",
+            "kimi",
+            quantized("language_model.model.layers.1.mlp.gate", 4, 64),
+            "NM07 NM10",
+            base="kimi-nvfp4",
+            place="mlp.gate",
+        ),
+        Case("NM11", "vision", quantized(WQKV, 144, 48), "NM07 NM11", base="kimi-nvfp4", place="vision_tower"),
+        Case(
+            "NM11",
+            "projector",
+            quantized("mm_projector.proj.0", 64, 48),
+            "NM07 NM11",
+            base="kimi-nvfp4",
+            place="mm_projector",
+        ),
+        Case("NM11", "embedding", quantized("model.embed_tokens", 32, 64), "NM11", place="embed_tokens"),
+        Case(
+            "NM17",
+            "fc-not-covered",
+            each(SPECULATIVE, quant(lambda q: q["exclude"].append("mtp.layers.0.self_attn.q_proj"))),
+            "NM17w",
+            base="llama-mxfp4",
+            place="mtp.fc",
+            source=SPECULATIVE,
+        ),
+        Case(
+            "NM17",
+            "promised",
+            config(num_nextn_predict_layers=1),
+            "NM17w",
+            base="mixture-nvfp4",
+            place="config.json",
+            evidence={"source": None},
         ),
         Case(
             "NM21",
