@@ -27,6 +27,8 @@ FAMILIES = (
     "kvcache",
     "kvschemes",
     "sidecars",
+    "strays",
+    "tokenizer",
     "serving",
     "numerics",
     "arithmetic",

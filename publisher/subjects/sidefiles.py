@@ -14,6 +14,7 @@ from publisher.errors import PublisherError
 from publisher.subjects.evidence import Meter
 
 MAX_SIDE = 4 << 20  # bytes of a side file that is read whole; tokenizers are larger and are looked at in part
+KEPT = 256 << 10  # bytes of a file that is kept for the next rule
 HEAD = 1024
 UNREADABLE = object()
 
@@ -26,9 +27,12 @@ class _Reader:
     meter: Meter
     documents: dict[str, Any] = field(default_factory=dict)
     flaws: dict[str, str] = field(default_factory=dict)
+    contents: dict[str, bytes] = field(default_factory=dict)
 
     def head(self, name: str) -> bytes:
         """The first bytes of a file; none where it cannot be read."""
+        if name in self.contents:
+            return self.contents[name][:HEAD]
         try:
             return self.meter.read(self.files, name, 0, min(self.files.sizes.get(name, 0), HEAD))
         except PublisherError:
@@ -39,11 +43,16 @@ class _Reader:
         size = self.files.sizes.get(name)
         if size is None or size > MAX_SIDE:
             return None
+        if name in self.contents:
+            return self.contents[name]
         try:
-            return self.meter.read(self.files, name)
+            data = self.meter.read(self.files, name)
         except PublisherError as error:
             self.flaws[name] = error.message
             return None
+        if size <= KEPT:
+            self.contents[name] = data
+        return data
 
     def document(self, name: str) -> Any:
         """A JSON file's value, None where there is none."""

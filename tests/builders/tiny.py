@@ -25,7 +25,7 @@ SIDE = {
     "tokenizer_config.json": b'{"tokenizer_class": "PreTrainedTokenizerFast"}\n',
     "generation_config.json": b'{"eos_token_id": 2}\n',
     "chat_template.jinja": b"{{ messages }}\n",
-    "modeling_tiny.py": b"# code\n",
+    "modeling_tiny.py": b"class Tiny:\n    pass\n",
 }
 SOURCE_CARD = "---\nlicense: apache-2.0\n---\n# Tiny\n"
 CARD = """---
@@ -238,7 +238,7 @@ def kimi() -> Tiny:
         "vision_config": {"hidden_size": 48},
         "torch_dtype": "bfloat16",
     }
-    files = {**inner.files, "configuration_tiny.py": b"# code\n"}
+    files = {**inner.files, "configuration_tiny.py": b"class TinyConfig:\n    pass\n"}
     return Tiny(tensors=dict(sorted(tensors.items())), config=config, files=files)
 
 

@@ -122,9 +122,6 @@ CASES += [
     Case("CN22", "controls", put("model.\x1b[2J.weight", Tensor("BF16", (2, 2), bytes(8))), "CN22 NM12", place="2J"),
     Case("CN22", "long", put(f"model.{'x' * 600}.weight", Tensor("BF16", (2, 2), bytes(8))), "CN22 NM12", place="xxx"),
     Case("CN23", "mode", later(lambda at: (at / FIRST).chmod(0o600)), "CN23i", place=FIRST),
-    Case(
-        "CN24", "placeholder", put("model.norm.weight", Tensor("BF16", (0,), b"")), "CN24 NM24 NU01", place="model.norm"
-    ),
 ]
 
 LEGITIMATE: list[tuple[str, str, Edit]] = []

@@ -22,7 +22,7 @@ CASES = [
     Case("LC03", "path", card("base_model: tiny/tiny", "base_model: ./tiny"), "LC03", place="README.md"),
     Case("LC03", "another", card("base_model: tiny/tiny", "base_model: tiny/other"), "LC03", place="README.md"),
     Case("LC03", "no-card", file("README.md", None), "LC02 LC03", evidence=FULL),
-    Case("LC03", "no-front-matter", file("README.md", b"# Tiny\n"), "LC02 LC03"),
+    Case("LC03", "no-front-matter", file("README.md", b"# Tiny\n"), "LC02 LC03 SD16w"),
     Case("LC06", "field-type", card("I agree: checkbox", "I agree: tickbox"), "LC06", place="README.md"),
     Case("LC06", "no-options", card("    options: [Research, {label: Something else, value: other}]\n", ""), "LC06"),
     Case("LC14", "edited", listed(lambda at: _append(at / "tokenizer.json")), "LC14 SD01", place="tokenizer.json"),

@@ -1,0 +1,154 @@
+"""SD: files that belong in no publication, secrets, traces of the machine that built it, files nobody can read."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from publisher import jsonio
+from publisher.checkpoint.header import LFS_POINTER
+from publisher.findings import ERROR, WARNING, Found
+from publisher.rules import ENGINES, rule
+from publisher.subjects import SideFiles
+
+MAX_STRINGS = 100_000  # strings of one document that are looked at
+MAX_DOCUMENT = 256 << 10  # bytes of a document whose strings are looked at
+_NEEDED = re.compile(r"(tokenizer|generation_config|processor|special_tokens|added_tokens|vocab|chat_template)")
+_EMPTY = re.compile(r"(\.model|\.tiktoken|merges\.txt|\.jinja)$")
+_PATH = re.compile(
+    r"(?:/(?:home|root|mnt|data|workspace|scratch|tmp|users|Users|opt|lustre|fsx|gpfs|raid|nfs|content|kaggle|var|srv"
+    r"|dev/shm|Volumes)/|file:/|[A-Za-z]:\\)\S*"
+)
+
+
+@rule("SD05", "stray-file", severity=WARNING)
+def stray_file(side: SideFiles) -> Iterator[Found]:
+    """A cache, log, backup, notebook or a file that holds secrets lies among the files.
+
+    Why: it is published with the rest; what a download cache or `.env` tells cannot be taken back.
+    Fix: remove it, and change what secrets it held.
+    Seen: NVIDIA-NeMo/Megatron-Bridge PR 3924; auto-round leaves `.cache` in its exports.
+    """
+    for name in side.names:
+        row = _stray(name)
+        if row is not None and (row.get("secret") or not side.in_source(name)):
+            secret = row.get("secret", False)
+            next_step = "remove it and replace what it tells" if secret else "remove it"
+            yield Found(f"{name} is {row['what']}; {next_step}.", file=name, severity=ERROR if secret else WARNING)
+
+
+def _stray(name: str) -> dict[str, Any] | None:
+    parts = name.lower().split("/")
+    table = jsonio.data("sidefiles/stray.json")
+    for row in table["parts"]:
+        if any(fnmatch.fnmatchcase(part, row["pattern"]) for part in parts[:-1]):
+            return dict(row)
+    return next((dict(row) for row in table["names"] if fnmatch.fnmatchcase(parts[-1], row["pattern"])), None)
+
+
+@rule("SD09", "leaked-secret", severity=ERROR)
+def leaked_secret(side: SideFiles) -> Iterator[Found]:
+    """A text file holds an access token or a private key.
+
+    Why: whoever reads the repository, its history included, can use it.
+    Fix: revoke the token, then remove it from the file.
+    Seen: TruffleHog on the Hub finds such tokens after they were published.
+    """
+    table = jsonio.data("sidefiles/secrets.json")
+    for name in side.names:
+        base = name.rpartition("/")[2].lower()
+        suffix = base.rpartition(".")[2] if "." in base.lstrip(".") else ""
+        if base in table["skip"] or not (suffix in table["suffixes"] or base.startswith(".env")):
+            continue
+        text = side.text(name)
+        if text is None:
+            continue
+        for kind, pattern in _secrets():
+            match = next((m for m in pattern.finditer(text) if _real(m.group())), None)
+            if match is not None:  # the token itself stays out of every report
+                line = text.count("\n", 0, match.start()) + 1
+                yield Found(f"{name} holds a {kind} in line {line:,}; revoke it, then remove it.", file=name)
+
+
+@functools.cache
+def _secrets() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    return tuple((row["name"], re.compile(row["pattern"])) for row in jsonio.data("sidefiles/secrets.json")["patterns"])
+
+
+def _real(token: str) -> bool:
+    """Whether it is no placeholder such as hf_xxxx: tokens are random."""
+    return len(set(token.lower())) >= 12
+
+
+@rule("SD10", "build-host-path", severity=WARNING)
+def build_host_path(side: SideFiles) -> Iterator[Found]:
+    """A document names a path of the machine it was written on.
+
+    Why: the path leads nowhere for readers, some libraries try it, and it tells how that machine is laid out.
+    Fix: remove the key, or write the repository's name.
+    Seen: `_name_or_path` in configurations saved by transformers.
+    """
+    for name in side.names:
+        if "/" in name or not name.endswith(".json") or side.checkpoint.files.sizes[name] > MAX_DOCUMENT:
+            continue
+        known = set(_strings(side.original(name), ""))
+        for key, value in _strings(side.document(name), ""):
+            last = key.rpartition(".")[2]
+            local = last == "_name_or_path" and value.startswith(("/", "./", "../", "~"))
+            if (local or _PATH.fullmatch(value)) and (key, value) not in known:
+                message = f"{key[:200]} in {name} is a path of {len(value):,} characters on the machine that wrote it."
+                yield Found(f"{message} Remove it.", file=name)
+
+
+def _strings(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Every string of a document with the keys that lead to it."""
+    todo: list[tuple[str, Any]] = [(key, value)]
+    for _ in range(MAX_STRINGS):
+        if not todo:
+            return
+        at, item = todo.pop()
+        if isinstance(item, str):
+            yield at, item
+        elif isinstance(item, dict):
+            todo.extend((f"{at}.{k}"[-400:].lstrip("."), v) for k, v in item.items())
+        elif isinstance(item, list):
+            todo.extend((at, v) for v in item)
+
+
+@rule("SD17", "empty-side-file", severity=ERROR, engines=ENGINES)
+def empty_side_file(side: SideFiles) -> Iterator[Found]:
+    """A tokenizer, template, generation or processor file is empty, or a Git LFS pointer.
+
+    Why: libraries stop on it, or go on without it.
+    Fix: run `git lfs pull`, or copy the file from the source.
+    Seen: huggingface/transformers issue 27923 (pointers in place of files).
+    """
+    for name in side.names:
+        base = name.rpartition("/")[2]
+        needed = _NEEDED.search(base) is not None or _EMPTY.search(base) is not None
+        if not needed or base in ("config.json", "hf_quant_config.json"):
+            continue
+        flaw = None
+        if side.checkpoint.files.sizes[name] == 0:
+            flaw = f"{name} is empty."
+        elif side.head(name).startswith(LFS_POINTER):
+            flaw = f"{name} is a Git LFS pointer, not the file."
+        if flaw is not None:
+            yield Found(f"{flaw} Copy it from the source.", file=name)
+
+
+@rule("SD18", "model-as-tokenizer", severity=ERROR, engines=ENGINES)
+def model_as_tokenizer(side: SideFiles) -> Iterator[Found]:
+    """A file named as a tokenizer is a whole GGUF model.
+
+    Why: it adds the source's weights to the repository, and no tokenizer library reads it.
+    Fix: remove it; the tokenizer is in tokenizer.json.
+    Seen: transformers saves the GGUF file it read a tokenizer from as tokenizer.model.
+    """
+    for name in side.names:
+        if name.endswith(".model") and side.head(name).startswith(b"GGUF"):
+            size = side.checkpoint.files.sizes[name]
+            yield Found(f"{name} ({size:,} bytes) is a GGUF model, not a tokenizer; remove it.", file=name)
