@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from publisher.checkpoint.header import TensorRef
@@ -21,14 +22,12 @@ SMOOTHING = frozenset({"pre_quant_scale", "svdquant_lora_a", "svdquant_lora_b"})
 ADDED = frozenset({"weight_packed", "k_bias", "v_bias", *SCALE_SUFFIXES, *CACHE_SCALARS, *SMOOTHING})
 # One tensor for all experts of a layer, and what its packed form is called after it.
 STACKED = ("gate_up_proj", "down_proj", "gate_proj", "up_proj", "w1", "w2", "w3", "w13")
-WRAPPERS = ("model.", "language_model.", "text_model.", "llm.")
+_WRAPPERS = re.compile(r"(?:(?:model|language_model|text_model|llm)\.)*")
 
 
 def _core(name: str) -> str:
     """A module's name without the wrappers around the language model, which exporters lose or double."""
-    while wrapper := next((part for part in WRAPPERS if name.startswith(part)), ""):
-        name = name.removeprefix(wrapper)
-    return name
+    return _WRAPPERS.sub("", name, count=1)
 
 
 def _renamed(pair: Pair) -> Mapping[str, str]:

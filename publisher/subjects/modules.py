@@ -22,6 +22,7 @@ SCALE_SUFFIXES = ("weight_scale", *SCALARS)
 # Scalars of the key-value cache: on `self_attn` or its projections; Quark writes `k_proj.output_scale`.
 CACHE_SCALARS = ("k_scale", "v_scale", "q_scale", "kv_scale", "output_scale", "prob_output_scale")
 PLAIN = frozenset({"BF16", "F16", "F32"})  # dtypes of what is not quantized
+DEEPEST = 12  # name parts in front of which a prediction layer's number stands at the latest
 EXPERT_COUNTS = ("n_routed_experts", "num_local_experts", "num_experts", "moe_num_experts")
 Experts: TypeAlias = Mapping[str, Mapping[int, Mapping[str, Module]]]
 _PREDICTING = re.compile(r"(?:.*\.)?(?:mtp|nextn)(?:\.(?:layers\.)?\d+)?(?=\.)")
@@ -124,7 +125,12 @@ class Modules:
 
     def predicts(self, name: str) -> bool:
         """Whether a module lies in such a layer."""
-        return any(name.startswith(f"{layer}.") for layer in self.predicting)
+        at = 0
+        for _ in range(DEEPEST if self.predicting else 0):
+            at = name.find(".", at + 1)
+            if at < 0 or name[:at] in self.predicting:
+                return at > 0
+        return False
 
     def excluded(self, names: Iterable[str]) -> frozenset[str]:
         """Those of the names that the declaration leaves unquantized, as its producer means it.

@@ -1,4 +1,4 @@
-"""Tiny checkpoints of further kinds: other architectures, int4 sources, smoothing, mixed formats, calibrated caches."""
+"""Tiny checkpoints of further kinds: other architectures, smoothing, mixed precision, calibrated caches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from tests.builders.tiny import (
     bf16,
     compressed,
     f32,
-    kimi,
     llama,
     mixture,
     mxfp4,
@@ -132,51 +131,6 @@ def gpt_oss() -> Tiny:
     return _source(shapes, config)
 
 
-def int4(source: Tiny) -> Tiny:
-    """The same model with its routed experts in compressed-tensors' int4, as Kimi K2 is published.
-
-    Element i of a row lies in bits 4 (i mod 8) of its word, shifted by 8; blocks of 32 share a BF16 scale.
-    """
-    result = copy.deepcopy(source)
-    for name in [name for name in source.tensors if ".experts." in name]:
-        module, values = name.removesuffix(".weight"), values_of(source.tensors[name])
-        codes, scale = _codes(values)
-        words = (codes.reshape(len(codes), -1, 8).astype("<u4") << np.arange(0, 32, 4, dtype="<u4")).sum(axis=2)
-        del result.tensors[name]
-        result.tensors |= {
-            f"{module}.weight_packed": Tensor("I32", words.shape, words.astype("<u4").tobytes()),
-            f"{module}.weight_scale": bf16(scale),
-            f"{module}.weight_shape": Tensor("I32", (2,), np.array(values.shape, "<i4").tobytes()),
-        }
-    weights = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, "symmetric": True}
-    result.config["text_config"]["quantization_config"] = {
-        "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
-        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
-        "ignore": ["re:.*self_attn.*", "lm_head"],
-    }
-    result.tensors = dict(sorted(result.tensors.items()))
-    return result
-
-
-def _codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes 0 to 15, shape (rows, columns), and BF16 scales, shape (rows, columns / 32)."""
-    blocks = values.reshape(len(values), -1, 32)
-    scale = (abs(blocks).max(axis=2) / 7).astype(ml_dtypes.bfloat16).astype(np.float32)
-    codes = np.clip(np.rint(blocks / scale[..., None]), -8, 7).astype(np.int64) + 8
-    return codes.reshape(values.shape), scale
-
-
-def rounded(source: Tiny) -> Tiny:
-    """The BF16 model that int4 experts stand for."""
-    result = copy.deepcopy(source)
-    for name in [name for name in source.tensors if ".experts." in name]:
-        codes, scale = _codes(values_of(source.tensors[name]))
-        blocks = (codes - 8).astype(np.float32).reshape(len(codes), -1, 32) * scale[..., None]
-        result.tensors[name] = bf16(blocks.reshape(codes.shape))
-    return result
-
-
 # --- results -------------------------------------------------------------------------------------------------------
 
 
@@ -288,11 +242,6 @@ def cached_compressed(result: Tiny) -> Tiny:
 
 
 PREDICTING = {"layers.3": "model.layers.3.*", "indexer": "*.indexer.*"}
-ROUTED_ONLY = {
-    "self_attn": "*.self_attn.*",
-    "shared_experts": "*.shared_experts.*",
-    "layers.0": "language_model.model.layers.0.*",
-}
 VARIANTS: dict[str, Callable[[], tuple[Tiny, Tiny]]] = {
     "tied-nvfp4": lambda: (s := tied(), nvfp4(s)),
     "merged-mxfp4": lambda: (s := merged(), mxfp4(s)),
@@ -302,7 +251,6 @@ VARIANTS: dict[str, Callable[[], tuple[Tiny, Tiny]]] = {
     "llama-awq": lambda: (s := llama(), smoothed(s)),
     "mixture-awq": lambda: (s := mixture(), smoothed(s)),
     "mixture-mixed": lambda: (s := mixture(), mixed(s)),
-    "int4-nvfp4": lambda: (int4(s := kimi()), keeping(rounded(s), nvfp4, **ROUTED_ONLY)),
     "llama-nvfp4-cache": lambda: (s := llama(), cached(nvfp4(s))),
     "mixture-nvfp4-cache": lambda: (s := mixture(), cached(nvfp4(s))),
     "llama-mxfp4-cache": lambda: (s := llama(), cached_quark(mxfp4(s))),

@@ -280,7 +280,7 @@ CASES = [
             "left-int4",
             integers(f"{KIMI}.up_proj"),
             "CN07 NM15",
-            base="int4-nvfp4",
+            base="kimi-int4-nvfp4",
             place=f"{KIMI}.up_proj",
         ),
         Case(
@@ -288,7 +288,7 @@ CASES = [
             "left-shape",
             put(f"{KIMI}.up_proj.weight_shape", Tensor("I32", (2,), struct.pack("<ii", 32, 64))),
             "CN07 NM01 NM15",
-            base="int4-nvfp4",
+            base="kimi-int4-nvfp4",
             place=KIMI,
         ),
         Case("NM15", "quark-int4", integers(f"{KIMI}.up_proj"), "CN07 NM12 NM15", base="kimi-mxfp4", place=KIMI),
