@@ -98,7 +98,7 @@ class Wire:
             CheckpointError: no such revision.
             HubError: the Hub cannot be reached, or something else answers.
         """
-        url = urljoin(f"{self.endpoint}/", address)
+        url = _joined(f"{self.endpoint}/", address)
         if _origin(url) != self._origin:
             raise refusal.foreign(self.repo, f"a listing goes on at {urlsplit(url).netloc[:100]}")
 
@@ -204,8 +204,7 @@ class Wire:
                         hint="Run again; if it stays so, the file has to be uploaded again.",
                     )
                 if status not in (200, 206):
-                    detail = self._detail(response)
-                    raise refusal.from_reply(self.repo, revision, status, response.headers, detail, login=self.login)
+                    raise self._refused(response, revision, what)
                 if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
                     raise refusal.foreign(self.repo, "a compressed reply that was not asked for")
                 return take(response)
@@ -253,7 +252,7 @@ class Wire:
 
     def _follow(self, place: str, location: str) -> str:
         """Where a redirect leads; never from https to anything else."""
-        target = urljoin(place, location)
+        target = _joined(place, location)
         parts = urlsplit(target)
         plain = parts.scheme == "http" and self._origin[0] == "http"
         if not location or not parts.hostname or not (parts.scheme == "https" or plain):
@@ -271,6 +270,18 @@ class Wire:
             yield piece
             if time.monotonic() > deadline:
                 raise _Again(f"the reply comes slower than {SLOWEST:,} bytes a second")
+
+    def _refused(self, response: Any, revision: str | None, what: str) -> PublisherError:
+        """What a refusal means; the Hub's own words count, those of a storage it sent us to do not."""
+        status = response.status_code
+        if _origin(str(response.url)) == self._origin:
+            detail = self._detail(response)
+            return refusal.from_reply(self.repo, revision, status, response.headers, detail, login=self.login)
+        host = urlsplit(str(response.url)).hostname
+        return HubError(
+            f"{what} of {self.repo}: the storage the Hub names, {host}, answers {status}.",
+            hint="Run the same command again later; what has been read is kept.",
+        )
 
     def _detail(self, response: Any) -> str:
         """What a refusal's body says, where it is short."""
@@ -341,6 +352,16 @@ def _other_size(path: str, listed: int, sent: int) -> HubError:
         f"{path} has {listed:,} bytes in the Hub's listing and {sent:,} where it is stored.",
         hint="Run again; if it stays so, the file has to be uploaded again.",
     )
+
+
+def _joined(base: str, address: str) -> str:
+    """The address a reference means; one that cannot be read leads nowhere."""
+    try:
+        target = urljoin(base, address)
+        urlsplit(target)
+    except ValueError:
+        return ":"
+    return target
 
 
 def _origin(url: str) -> tuple[str, str, int]:

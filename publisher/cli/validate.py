@@ -24,6 +24,7 @@ from publisher.cli.output import (
     click.argument("path"),
     click.option("--source", help="What it was quantized from: a folder or hf://org/name[@revision]."),
     level_option,
+    click.option("--sample", type=click.IntRange(min=1), metavar="N", help="At level full, N blocks of each module."),
     click.option("--select", multiple=True, metavar="CODE", help="Run only these rules or families (SV, CN01)."),
     ignore_option,
     report_format_option,
@@ -34,6 +35,7 @@ def command(
     path: str,
     source: str | None,
     level: str | None,
+    sample: int | None,
     select: tuple[str, ...],
     waivers: tuple[str, ...],
     form: str,
@@ -42,37 +44,34 @@ def command(
 ) -> None:
     """Check the checkpoint at PATH, a folder or hf://org/name[@revision].
 
-    A folder is read in full, a repository by its headers. Ends with 1 when errors are left without a waiver.
+    A folder is read in full, a repository by its headers unless --level or --sample asks for more; what has been
+    fetched is kept, so that running again goes on. Ends with 1 when errors are left without a waiver.
     """
     from publisher import rules
-    from publisher.checkpoint.open import open_checkpoint
-    from publisher.checkpoint.source import resolve
-    from publisher.journal import Event
+    from publisher.cli.reading import Reading
     from publisher.reports.files import destinations
     from publisher.subjects import Evidence
 
     output, wanted = Output(form), destinations(reports)
+    chosen = tuple(code.upper() for code in select)
     with Display(output) as display:
-
-        def progress(done: int, total: int) -> None:
-            display(Event(stage="validate", kind="progress", payload={"done": done, "total": total, "unit": "bytes"}))
-
-        place = resolve(path)
-        original = resolve(source) if source else None
+        reading = Reading(display, "validate")
+        place, checkpoint = reading.open(path)
+        original, before = reading.open(source) if source else (None, None)
         evidence = Evidence(
-            checkpoint=open_checkpoint(place.files),
-            source=open_checkpoint(original.files) if original else None,
+            checkpoint=checkpoint,
+            source=before,
             base_model=original.repo if original else None,
-            settings={"gated": place.gated} if place.repo else None,
+            settings={"gated": place.gated, "private": place.private} if place.repo else None,
+            sample=sample,
         )
-        depth = level or ("full" if place.folder else "headers")
-        report = rules.run(
-            evidence,
-            level=depth,
-            select=tuple(code.upper() for code in select),
-            waivers=parse_waivers(waivers),
-            progress=progress,
-        )
+        depth = level or ("full" if place.folder or sample else "headers")
+        reading.announce(evidence, rules.evidence_asked(evidence, depth, chosen), depth)
+        with reading.interruptible():
+            report = rules.run(
+                evidence, level=depth, select=chosen, waivers=parse_waivers(waivers), progress=reading.progress
+            )
+        report = reading.counted(report)
     label = path if place.folder else place.label
     tell_report(output, report, evidence.checkpoint, label=label, level=depth, wanted=wanted, verbose=verbose)
     raise click.exceptions.Exit(0 if report.publishable else 1)
