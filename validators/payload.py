@@ -7,7 +7,7 @@ nothing is said.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,9 @@ ZERO_BLOCKS: Mapping[str, frozenset[int]] = {
     "mxfp4": frozenset({0, 1, 104, 126}),
 }
 # The smallest largest code of a block, 7 being 6.0, 6 being 4.0, 5 being 3.0 and 4 being 2.0.
-LEVELS: Mapping[str, tuple[int, ...]] = {"nvfp4": (7, 6, 5, 4), "mxfp4": (6, 5, 4)}
+LOWEST: Mapping[str, tuple[int, ...]] = {"nvfp4": (7, 6, 5, 4), "mxfp4": (6, 5, 4)}
 MODES = {"even": 6, "floor": 6, "ceil6": 5, "ceil": 4}
+FEW = 0.05  # share of blocks; damage is less, and so is what GPTQ leaves far below the scales
 ENOUGH = 1024  # weights from which on a missing sign is no accident
 
 
@@ -73,19 +74,19 @@ def block_below_its_scale(payloads: Payloads) -> Iterator[Found]:
 
     Why: every mode chooses a scale from the block's largest weight, so that weight's code is 6.0 (the largest weight
     decides), at least 4.0 (least error, four-over-six, MX even and floor), 3.0 or 2.0 (MX rounding up). A smaller one
-    means bytes that were damaged, shifted by part of a block, or quantized in blocks of another length. Judged is what
-    a declared mode promises, or what nine tenths of the modules hold without exception.
+    means bytes that were damaged, or a scale several times too large. Judged is what a declared mode promises, or what
+    nine tenths of the modules hold without exception.
     Fix: copy the shard again, or quantize the module again.
     Seen: huggingface/transformers PR 46763 (scales rounded after the weights were divided).
     """
     level, mode = _level(payloads)
-    if level is None or (mode is not None and _share(payloads, level) > 0.01):
-        yield from _disagreeing(payloads, level, mode)
+    if level is None or (mode is not None and _share(payloads.tallies, level) > FEW):
+        yield from _everywhere(payloads, level, mode)
         return
     why = f"scale mode {mode} never leaves" if mode else "the other modules never leave"
     for tally in payloads.tallies:
         low = int(tally.free[1:level].sum())
-        place = payloads.first(tally.packed, range(1, level)) if low else None
+        place = payloads.first(tally.packed, range(1, level)) if low and not _another_mode(tally, level) else None
         if place is not None:
             message = (
                 f"{low:,} of {tally.blocks:,} blocks of {tally.packed.module.name} have no weight of "
@@ -96,36 +97,44 @@ def block_below_its_scale(payloads: Payloads) -> Iterator[Found]:
 
 
 def _level(payloads: Payloads) -> tuple[int | None, str | None]:
-    """What every block's largest code must be, and the declared mode that says so; None where nothing is agreed on."""
+    """What every block's largest code must be, and the declared mode that says so; None where nothing is agreed on.
+
+    Where a mode draws its line many blocks lie right on it. What changes of weights leave thins out instead.
+    """
     tallies = [tally for tally in payloads.tallies if tally.free.any()]
     mode = _declared(payloads)
     if mode is not None and not _edited(payloads):
         return MODES[mode], mode
-    for level in LEVELS[payloads.format]:
+    for level in LOWEST[payloads.format]:
         if sum(not tally.free[1:level].any() for tally in tallies) >= 0.9 * len(tallies):
-            return level, None
+            return (level if _share(tallies, level + 1) - _share(tallies, level) > FEW else None), None
     return None, None
 
 
-def _share(payloads: Payloads, level: int) -> float:
+def _share(tallies: Sequence[Tally], level: int) -> float:
     """Of all blocks with weights, those whose largest code is below `level`."""
-    total = np.sum([tally.free for tally in payloads.tallies], axis=0)
+    total = sum((tally.free for tally in tallies), np.zeros(8, np.int64))
     return float(total[1:level].sum() / max(1, total.sum()))
 
 
-def _disagreeing(payloads: Payloads, level: int | None, mode: str | None) -> Iterator[Found]:
-    """One finding where blocks are below their scales everywhere: not the mode declared, or not these blocks."""
-    share = _share(payloads, level or 4)
+def _another_mode(tally: Tally, level: int) -> bool:
+    """Whether too many blocks are below for damage, and none as far as to be wrong in every mode."""
+    return _share([tally], level) > FEW and _share([tally], min(LOWEST[tally.packed.format])) <= FEW
+
+
+def _everywhere(payloads: Payloads, level: int | None, mode: str | None) -> Iterator[Found]:
+    """One finding where blocks are below their scales all over: not the mode declared, or scales of something else."""
+    share = _share(payloads.tallies, level or min(LOWEST[payloads.format]))
     if mode is not None and level is not None:
         message = (
             f"{share:.1%} of all blocks have no weight of {e2m1.MAGNITUDES[level]:g} or more times their scale, which "
             f"scale mode {mode} never leaves out; declare the mode that was used."
         )
         yield _at(payloads.tallies[0].packed, message)
-    elif share > 0.05:  # later changes of weights leave less
+    elif share > FEW:
         message = (
-            f"{share:.1%} of all blocks have no weight of 2.0 or more times their scale; payload and scales do not "
-            "share their blocks. Quantize again."
+            f"{share:.1%} of all blocks have no weight of 2.0 or more times their scale, which no mode leaves out; the "
+            "scales are several times too large. Quantize again."
         )
         yield _at(payloads.tallies[0].packed, message)
 
