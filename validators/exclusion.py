@@ -254,9 +254,11 @@ def entry_for_one_expert(modules: Modules) -> Iterator[Found]:
     exclusion, found = modules.exclusion, dict[str, list[str]]()
     for entry in _raw(modules):
         moe = moe_module(entry) if ".experts." in entry and not entry.startswith("re:") else None
-        if moe is not None and moe in exclusion.experts and exclusion.kept(moe) is not True:
+        if moe is not None and moe in exclusion.experts:
             found.setdefault(moe, []).append(entry)
     for moe, entries in found.items():
+        if exclusion.kept(moe) is True:
+            continue
         message = (
             f"{len(entries):,} entries name single experts of {moe}, such as {entries[0][:120]}; name all or none."
         )

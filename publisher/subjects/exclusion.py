@@ -277,7 +277,8 @@ def grouped(wrong: Iterable[tuple[str, bool, bool]]) -> tuple[Odd, ...]:
     )
 
 
-def _usable(entries: Iterable[str]) -> tuple[str, ...]:
+@functools.lru_cache(maxsize=4)
+def _usable(entries: tuple[str, ...]) -> tuple[str, ...]:
     """Entries that can be patterns; no name holds a space, and none is longer than a pattern may be."""
     return tuple(entry for entry in entries if _is_pattern(entry))
 
