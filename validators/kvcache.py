@@ -138,8 +138,9 @@ def unusual_kv_scale(scalars: Scalars) -> Iterator[Found]:
         message = f"All {len(scalars.values):,} {scalars.suffix} are 1, so the cache is cast, not calibrated; say so."
         yield Found(message, file=scalars.refs[0].shard, tensor=scalars.refs[0].name, severity=INFO)
         return
+    cached = np.array([not ref.name.endswith(".q_proj.output_scale") for ref in scalars.refs])  # queries are not
     with np.errstate(invalid="ignore"):
-        large = np.flatnonzero(np.isfinite(scalars.values) & (scalars.values > LARGE))
+        large = np.flatnonzero(np.isfinite(scalars.values) & (scalars.values > LARGE) & cached)
     if len(large):
         at = int(large[scalars.values[large].argmax()])
         message = (

@@ -111,10 +111,11 @@ def _wrong(ref: TensorRef, what: str) -> Found:
 # --- names and axes -------------------------------------------------------------------------------------------------
 
 
-def _odd(name: str, facts: Mapping[str, Any]) -> bool:
-    """Whether a tensor of an expert stack has a name no loader maps."""
+def _odd(name: str, ref: TensorRef, facts: Mapping[str, Any]) -> bool:
+    """Whether a quantized tensor of an expert stack has a name no loader maps."""
     stem = next((part for part in facts["projections"] if name == part or name.startswith(f"{part}_")), None)
-    return stem is not None and name.removeprefix(stem) not in facts["suffixes"]
+    quantized = ref.dtype not in PLAIN or "scale" in name
+    return stem is not None and quantized and name.removeprefix(stem) not in facts["suffixes"]
 
 
 def _holders(modules: Modules) -> bool:
@@ -143,7 +144,7 @@ def unmapped_expert_name(modules: Modules) -> Iterator[Found]:
         if module.role != "expert":
             continue
         if module.name.endswith(".experts"):
-            odd = [ref for suffix, ref in module.tensors.items() if _odd(suffix, facts)]
+            odd = [ref for suffix, ref in module.tensors.items() if _odd(suffix, ref, facts)]
         elif module.kind.rpartition(".experts.")[2] in facts["projections"]:  # experts.gate_up_proj.weight_packed
             odd = [ref for ref in module.tensors.values() if len(ref.shape) >= 3 and ref.dtype not in PLAIN]
         else:

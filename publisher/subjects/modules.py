@@ -12,7 +12,7 @@ from publisher.checkpoint.header import ShardHeader, TensorRef
 from publisher.checkpoint.modules import Module
 from publisher.checkpoint.open import Checkpoint
 from publisher.checkpoint.quantconfig import QuantConfig
-from publisher.matching import DIALECTS, PatternError
+from publisher.matching import DIALECTS, PatternError, modelopt_excluded
 from publisher.subjects.exclusion import Exclusion
 
 BLOCK = {"nvfp4": 16, "mxfp4": 32}
@@ -135,11 +135,16 @@ class Modules:
     def excluded(self, names: Iterable[str]) -> frozenset[str]:
         """Those of the names that the declaration leaves unquantized, as its producer means it.
 
-        Empty where the dialect is unknown or a pattern cannot be used.
+        Of a dialect without a reader of its own an entry means the module it names, or matches as a glob, and all below
+        it. Empty where a pattern cannot be used.
         """
-        matcher = DIALECTS.get(self.quant.dialect) if self.quant is not None else None
+        if self.quant is None:
+            return frozenset()
+        matcher, entries = DIALECTS.get(self.quant.dialect), self.quant.ignore
         try:
-            return matcher(self.quant.ignore, names) if matcher is not None and self.quant is not None else frozenset()
+            if matcher is None:
+                return modelopt_excluded([form for entry in entries for form in (entry, f"{entry}.*")], names)
+            return matcher(entries, names)
         except PatternError:
             return frozenset()
 

@@ -27,6 +27,7 @@ from tests.builders.edits import (
     zero_block,
 )
 from tests.builders.tiny import Tensor, Tiny, f32, llama
+from tests.builders.variants import gpt_oss
 from tests.rules.cases import Case
 
 STACK = "model.layers.1.mlp.experts"
@@ -89,6 +90,14 @@ def plain_stack(tiny: Tiny) -> None:
         del tiny.tensors[name]
     tiny.tensors[f"{STACK}.gate_up_proj"] = Tensor("BF16", (4, 64, 64), bytes(32768))
     tiny.tensors[f"{STACK}.down_proj"] = Tensor("BF16", (4, 64, 32), bytes(16384))
+
+
+def plain_blocks(tiny: Tiny) -> None:
+    """The experts of one layer stay in the source's 16 bits."""
+    source = gpt_oss()
+    for name in ("gate_up_proj", "down_proj"):
+        drop(f"{STACK}.{name}_blocks", f"{STACK}.{name}_scales")(tiny)
+        tiny.tensors[f"{STACK}.{name}"] = source.tensors[f"{STACK}.{name}"]
 
 
 def stack_module(tiny: Tiny) -> None:
@@ -400,6 +409,7 @@ CASES = [
             place="config.json",
             evidence={"source": None},
         ),
+        Case("NM21", "gpt-oss-plain", plain_blocks, "NM21", base="gpt-oss", place="model.layers.1.mlp.experts"),
         Case(
             "NM21",
             "stack-left-plain",
@@ -498,6 +508,14 @@ LEGITIMATE: list[tuple[str, str, Edit]] = [
     ("single-file", "llama-nvfp4", lambda tiny: setattr(tiny, "shards", 1)),
     ("uneven-shards", "mixture-nvfp4", lambda tiny: setattr(tiny, "shards", 9)),
     ("scalar-of-shape-1", "llama-nvfp4", reshape(f"{DOWN}.weight_scale_2", (1,))),
+    (
+        "expert-stack-excluded",
+        "gpt-oss",
+        each(
+            plain_blocks,
+            quant(lambda q: q["modules_to_not_convert"].append("model.layers.1.mlp.experts")),
+        ),
+    ),
     ("biases", "tied-nvfp4", config(torch_dtype="bfloat16")),
     ("quark-weight-only", "llama-mxfp4", quant(lambda q: q["global_quant_config"].update(input_tensors=None))),
     (

@@ -100,6 +100,17 @@ CASES = [
             "KV08w",
             base="mixture-ct-nvfp4",
         ),
+        Case(
+            "KV08",
+            "mixed",
+            each(
+                kv_cast,
+                *(put(f"model.layers.{n}.self_attn.{p}_proj.{p}_scale", f32(0.02)) for n in range(3) for p in "kv"),
+            ),
+            "KV08w",
+            base="mixture-mixed",
+            place="self_attn",
+        ),
         Case("KV09", "declared", nvfp4, "KV09w", base=CACHE, place=""),
         Case(
             "KV10",
@@ -124,5 +135,5 @@ LEGITIMATE: list[tuple[str, str, Edit]] = [
     ("cast-latent-cache", "mixture-nvfp4", kv_cast),
     ("cache-scales-of-shape-1", CACHE, lambda tiny: setattr(tiny.tensors[K], "shape", (1,))),
     ("cache-scale-per-head", CT, heads),
-    ("query-scale-beside", QUARK, put(f"{AT}.q_proj.output_scale", f32(0.1))),
+    ("query-scale-beside", QUARK, put(f"{AT}.q_proj.output_scale", f32(0.9))),
 ]
