@@ -123,7 +123,7 @@ def _same_rope(source: Checkpoint | None, prefix: str, new: Mapping[str, Any]) -
 
 @rule("CF33", "stop-tokens-disagree", severity=WARNING, engines=("vllm", "sglang", "transformers"), scope=CONFIGURED)
 def stop_tokens_disagree(modules: Modules) -> Iterator[Found]:
-    """config.json and generation_config.json name no common end-of-sequence token, or neither names one.
+    """config.json and generation_config.json name end-of-sequence tokens, and no common one.
 
     Why: engines stop at the ids of generation_config.json where they read it and at those of config.json otherwise; a
     model that misses its token never stops. What the source says alike is the source's own.
@@ -134,12 +134,9 @@ def stop_tokens_disagree(modules: Modules) -> Iterator[Found]:
     if modules.source is not None and _stops(modules.source) == mine:
         return
     config, generation = mine
-    severity = INFO if modules.source is None else WARNING
-    if not config and not generation:
-        if modules.source is not None:
-            yield Found(f"Neither {CONFIG} nor {GENERATION} has an eos_token_id; copy the source's.", file=CONFIG)
-    elif config and generation and not config & generation:
+    if config and generation and not config & generation:
         said = f"{CONFIG} stops at {_short(sorted(config))}, {GENERATION} at {_short(sorted(generation))}"
+        severity = INFO if modules.source is None else WARNING
         yield Found(f"{said}; compare both with the source.", file=GENERATION, severity=severity)
 
 

@@ -22,18 +22,12 @@ NAMES = [f"model.layers.{n}.mlp.gate" for n in range(3000)]
 BLOCK = {"quant_method": "gptq", "bits": 4, "group_size": 128}
 
 CASES = [
-    Case(
-        "CF29",
-        "nan",
-        file("tokenizer_config.json", b'{"model_max_length": NaN}'),
-        "CF29 SD01",
-        place="tokenizer_config",
-    ),
-    Case("CF29", "twice", file("generation_config.json", b'{"eos_token_id": 2, "eos_token_id": 3}'), "CF29 CF33w SD01"),
+    Case("CF29", "nan", file("preprocessor_config.json", b'{"a": NaN}'), "CF29", place="preprocessor_config"),
+    Case("CF29", "twice", file("generation_config.json", b'{"eos_token_id": 2, "eos_token_id": 3}'), "CF29 SD01"),
     Case(
         "CF29",
         "mark",
-        text("hf_quant_config.json", lambda b: b"\xef\xbb\xbf" + b),
+        text("hf_quant_config.json", lambda b: MARK + b),
         "CF04 CF29",
         place="hf_quant_config",
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.builders.edits import Edit, config, file
+from tests.builders.edits import Edit, config
 from tests.builders.tiny import Tiny, bf16
 from tests.rules.cases import Case
 
@@ -46,7 +46,6 @@ CASES = [
     Case("CF32", "newer-form-alone", newer_rope, "CF32i", evidence={"source": None}),
     Case("CF33", "no-common-token", config(eos_token_id=7), "CF25 CF33w"),
     Case("CF33", "alone", config(eos_token_id=7), "CF33i", evidence={"source": None}),
-    Case("CF33", "lost", file("generation_config.json", None), "CF33w SD01", place="config.json"),
     Case("CF34", "no-tower", untowered, "CF34 NM12", base="kimi-nvfp4"),
     Case("CF34", "text-only", tower, "CF34w NM07", evidence={"source": None}),
 ]
