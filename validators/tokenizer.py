@@ -131,7 +131,9 @@ def unknown_token_id(side: SideFiles) -> Iterator[Found]:
     Fix: copy the file from the source.
     Seen: vocabularies that were cut or extended after the file was written.
     """
-    size = _vocabulary(side)
+    size, original = _vocabulary(side), side.original(GENERATION)
+    if original is not None and original == side.document(GENERATION):
+        return  # what the source says alike is the source's own
     for key, value in side.mapping(GENERATION).items():
         if not key.endswith(("_token_id", "_token_ids")):
             continue
@@ -162,9 +164,12 @@ def internal_tokenizer_class(side: SideFiles) -> Iterator[Found]:
     if isinstance(theirs, str) and mine != theirs:
         message = f"tokenizer_class is {str(mine)[:60]}, the source's is {theirs[:60]}; copy the source's file."
         yield Found(message, file=TOKENIZER, severity=ERROR)
-    elif isinstance(mine, str) and mine in jsonio.data("sidefiles/tokenizers.json")["internal"]:
+    elif theirs is None and isinstance(mine, str) and mine in jsonio.data("sidefiles/tokenizers.json")["internal"]:
         message = f"tokenizer_class is {mine}, which transformers 4 does not have. Name the class of the model family."
         yield Found(message, file=TOKENIZER)
+
+
+_EXTRA = ("additional_special_tokens", "extra_special_tokens")
 
 
 def _special(document: Any) -> set[str]:
@@ -174,7 +179,7 @@ def _special(document: Any) -> set[str]:
         return found
     known = jsonio.data("sidefiles/tokenizers.json")["special"]
     values = [document.get(key) for key in known]
-    for key in ("additional_special_tokens", "extra_special_tokens"):
+    for key in _EXTRA:
         value = document.get(key)
         values += value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
     decoder = document.get("added_tokens_decoder")
@@ -207,6 +212,8 @@ def changed_special_tokens(side: SideFiles) -> Iterator[Found]:
         shown = ", ".join(repr(token[:40]) for token in lost[:5])
         message = f"{len(lost):,} special tokens of the source are lost, such as {shown}; copy the source's file."
         yield Found(message, file=TOKENIZER, severity=ERROR)
+    if isinstance(theirs, dict) and all(theirs.get(key) == mine.get(key) for key in _EXTRA):
+        return
     if isinstance(mine.get("extra_special_tokens"), list):
         message = "extra_special_tokens is a list, on which transformers 4 stops. Write additional_special_tokens."
         yield Found(message, file=TOKENIZER)
@@ -242,7 +249,7 @@ def conflicting_chat_template(side: SideFiles) -> Iterator[Found]:
     """
     mine = _templates(side.document, side.text)
     theirs = _templates(side.original, side.source_text)
-    if len(set(mine.values())) > 1:
+    if len(set(mine.values())) > 1 and mine != theirs:
         message = f"{' and '.join(mine)} hold different chat templates; keep one."
         yield Found(message, file=next(iter(mine)))
     if theirs and next(iter(mine.values()), None) != next(iter(theirs.values())):
@@ -260,6 +267,8 @@ def disagreeing_stop_token(side: SideFiles) -> Iterator[Found]:
     Fix: add its number to eos_token_id in generation_config.json, or copy the source's files.
     Seen: JustVugg/colibri issue 1478; QwenLM/Qwen3 issue 1422.
     """
+    if side.source is not None and all(side.original(n) == side.document(n) for n in (TOKENIZER, GENERATION)):
+        return
     token = side.mapping(TOKENIZER).get("eos_token")
     token = token.get("content") if isinstance(token, dict) else token
     number = _number_of(side, token) if isinstance(token, str) else None

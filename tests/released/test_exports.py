@@ -19,16 +19,23 @@ LOST = "the licence is not copied"
 FUSED = "file-to-file mode fuses `mlp.gate_proj`/`mlp.up_proj` and q/k/v only, not experts or latent attention"
 
 ARGUED: dict[str, dict[str, str]] = {
-    "slice-model-free-nvfp4a16": {"LC03": CARD, "CN06w": BARE},
-    "slice-model-free-mxfp4": {"LC03": CARD, "CN06w": BARE},
+    "slice-model-free-nvfp4a16": {"LC03": CARD, "SD16w": CARD, "CN06w": BARE},
+    "slice-model-free-mxfp4": {"LC03": CARD, "SD16w": CARD, "CN06w": BARE},
     "slice-oneshot-nvfp4": {
         "LC01": LOST,
         "SD01": RESAVED,
         "CF25": "equal values in head and embedding are taken for tied: tie_word_embeddings becomes true",
     },
     "slice-quark-mxfp4": {"CN06w": BARE, "CN11w": "total_size adds up files, not tensors"},
-    "kimi-model-free-nvfp4a16": {"LC03": CARD, "CN06w": BARE, "FU02": FUSED, "FU03": FUSED, "FU04": FUSED},
-    "kimi-model-free-mxfp4": {"LC03": CARD, "CN06w": BARE},
+    "kimi-model-free-nvfp4a16": {
+        "LC03": CARD,
+        "SD16w": CARD,
+        "CN06w": BARE,
+        "FU02": FUSED,
+        "FU03": FUSED,
+        "FU04": FUSED,
+    },
+    "kimi-model-free-mxfp4": {"LC03": CARD, "SD16w": CARD, "CN06w": BARE},
     "kimi-oneshot-nvfp4": {"LC01": LOST, "SD01": RESAVED},
     "kimi-quark-mxfp4": {"CN06w": BARE, "CN11w": "total_size adds up files, not tensors"},
 }

@@ -14,9 +14,9 @@ TOKEN = "hf_" + "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xY"  # of the right form, and of 
 TOKENIZER, GENERATION = "tokenizer_config.json", "generation_config.json"
 
 
-def both(name: str, data: bytes) -> Any:
-    """The edit for the result and for the source alike: not the publisher's doing."""
-    return {"edit": file(name, data), "source": file(name, data)}
+def alone(name: str, data: bytes) -> dict[str, Any]:
+    """An edit judged without the source: what the source says alike is the source's own."""
+    return {"edit": file(name, data), "evidence": {"source": None}}
 
 
 def tokenizer(**keys: Any) -> bytes:
@@ -82,7 +82,7 @@ CASES = [
     Case("SD05", "compiled", file("__pycache__/a.pyc", b"x"), "SD05w", place="a.pyc"),
     Case("SD06", "second-set", in_folder("old/model.safetensors"), "SD06w", place="old/model.safetensors"),
     Case("SD06", "second-index", side("old.safetensors.index.json", {}), "SD06w", place="old.safetensors.index"),
-    Case("SD07", "stop-token", **both(GENERATION, b'{"eos_token_id": [2, 32]}'), raises="SD07w", place=GENERATION),
+    Case("SD07", "stop-token", **alone(GENERATION, b'{"eos_token_id": [2, 32]}'), raises="SD07w", place=GENERATION),
     Case("SD08", "recipe", file("recipe.yaml", b"m:\n  scheme: MXFP4A16\n"), "SD08w", place="recipe.yaml"),
     Case("SD08", "version", made_by("0.41.0"), "SD08w", place="publish.json"),
     Case("SD09", "token", file("push.py", f'x = 1\nlogin("{TOKEN}")\n'.encode()), "SD09", place="push.py"),
@@ -92,16 +92,16 @@ CASES = [
     Case(
         "SD11",
         "internal",
-        **both(TOKENIZER, b'{"tokenizer_class": "TokenizersBackend"}'),
+        **alone(TOKENIZER, b'{"tokenizer_class": "TokenizersBackend"}'),
         raises="SD11w",
         place=TOKENIZER,
     ),
     Case("SD11", "changed", side(TOKENIZER, {"tokenizer_class": "LlamaTokenizer"}), "SD01 SD11", place=TOKENIZER),
-    Case("SD12", "list", **both(TOKENIZER, tokenizer(extra_special_tokens=["<a>"])), raises="SD12w", place=TOKENIZER),
+    Case("SD12", "list", **alone(TOKENIZER, tokenizer(extra_special_tokens=["<a>"])), raises="SD12w", place=TOKENIZER),
     Case(
         "SD12",
         "both-keys",
-        **both(TOKENIZER, tokenizer(extra_special_tokens={"a": "<a>"}, additional_special_tokens=["<b>"])),
+        **alone(TOKENIZER, tokenizer(extra_special_tokens={"a": "<a>"}, additional_special_tokens=["<b>"])),
         raises="SD12w",
         place=TOKENIZER,
     ),
@@ -113,20 +113,20 @@ CASES = [
         source=file(TOKENIZER, tokenizer(additional_special_tokens=["<tool>"])),
         place=TOKENIZER,
     ),
-    Case("SD13", "two", **both(TOKENIZER, tokenizer(chat_template="other")), raises="SD13w", place="chat_template"),
+    Case("SD13", "two", **alone(TOKENIZER, tokenizer(chat_template="other")), raises="SD13w", place="chat_template"),
     Case("SD13", "lost", file("chat_template.jinja", None), "SD01 SD13", place="chat_template.jinja"),
     Case("SD13", "changed", file("chat_template.jinja", b"{{ x }}"), "SD01 SD13", place="chat_template.jinja"),
     Case(
         "SD14",
         "other-number",
-        **both(TOKENIZER, tokenizer(eos_token="</s>", added_tokens_decoder={"7": {"content": "</s>"}})),
+        **alone(TOKENIZER, tokenizer(eos_token="</s>", added_tokens_decoder={"7": {"content": "</s>"}})),
         raises="SD14w",
         place=GENERATION,
     ),
     Case("SD15", "picture", lambda tiny: None, "SD15w", source=file("figures/a.png", b"PNG"), place="figures/a.png"),
     Case("SD16", "copied", file("README.md", SOURCE_CARD.encode()), "LC03 SD16w", place="README.md"),
     Case("SD17", "pointer", file("special_tokens_map.json", POINTER), "CF29 SD17", place="special_tokens_map.json"),
-    Case("SD17", "empty", **both("merges.txt", b""), raises="SD17", place="merges.txt"),
+    Case("SD17", "empty", **alone("merges.txt", b""), raises="SD17", place="merges.txt"),
     Case("SD18", "gguf", gguf, "SD18", place="tokenizer.model"),
 ]
 
