@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from publisher.units import format_bytes, format_duration
+from publisher.units import format_bytes, format_count, format_duration
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,18 @@ def test_sizes_as_people_read_them(size: int, text: str) -> None:
 )
 def test_times_as_people_say_them(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1 k"),
+        (272_000_000, "272 M"),
+        (30_500_000_000, "30.5 B"),
+        (1_040_000_000_000, "1.04 T"),
+    ],
+)
+def test_counts(number: int, text: str) -> None:
+    assert format_count(number) == text

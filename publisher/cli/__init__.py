@@ -37,6 +37,8 @@ VERBS = {
     "plan": "Say what a recipe would do, module by module, and refuse what cannot work.",
     "quantize": "Quantize a source as a recipe says.",
     "validate": "Check a checkpoint against the rules.",
+    "inspect": "Say what a checkpoint holds: dtypes, coverage, sizes, what it declares.",
+    "diff": "Say what differs between two checkpoints or two recipes.",
     "fix": "Repair index, declarations, exclude list and side files; never a weight.",
     "card": "Render a checkpoint's model card from its files.",
     "push": "Quantize, validate, write the card, publish and prove what arrived.",

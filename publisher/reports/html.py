@@ -18,7 +18,7 @@ from publisher.reports import histograms, maps
 from publisher.reports import validation as told
 from publisher.reports.overview import Overview
 from publisher.reports.validation import Group, Validation, Verdict
-from publisher.units import format_bytes
+from publisher.units import format_bytes, format_count
 
 STYLE = Path(__file__).parent / "page.css"
 PLACES = 20  # of one rule
@@ -87,7 +87,7 @@ def _tiles(overview: Overview) -> Html:
     share = census.quantized_parameters / census.total.parameters if census.total.parameters else 0.0
     bits = census.bits_per_parameter
     tiles = [
-        (_magnitude(census.total.parameters), "parameters"),
+        (format_count(census.total.parameters), "parameters"),
         (format_bytes(census.total.bytes), f"in {told.plural(len(census.shards), 'shard')}"),
         ("–" if bits is None else f"{bits:.2f}", "bits per parameter"),
         (maps.percent(share), "of the parameters quantized"),
@@ -106,14 +106,6 @@ def _declared(declared: Sequence[QuantConfig]) -> tuple[str, str]:
         return "nothing", "is declared quantized"
     first = declared[0]
     return first.format or first.algo or "unknown", f"declared, {first.dialect}"
-
-
-def _magnitude(number: int) -> str:
-    """A count of parameters: `1.04 T`, `30.5 B`, `272 M`."""
-    for limit, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= limit:
-            return f"{number / limit:.3g} {unit}"
-    return str(number)
 
 
 def _engines(verdicts: Sequence[Verdict]) -> Html:
