@@ -17,13 +17,14 @@ from typing import Any
 if not __package__:  # started as a script: this folder's module names must not stand for anybody else's
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks import job, quantize, validate
+from benchmarks import job, quantize, remote, validate
 from benchmarks.measure import Result, machine
 
 BENCHMARKS: Mapping[str, Callable[[str, Path], Result]] = {
     "quantize": quantize.run,
     "job": job.run,
     "validate": validate.run,
+    "remote": remote.run,
 }
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from publisher.findings import Report
     from publisher.subjects import Evidence
 
-LIMIT = 5000  # file requests a free account has in the Hub's window of five minutes
-
 
 class Reading:
     """The places one command reads.
@@ -74,9 +72,8 @@ class Reading:
         outlook = files.outlook(_reads(evidence, kinds, level))
         size, whole = format_bytes(outlook.size), format_bytes(files.repository_bytes)
         cached = f", {outlook.cached:,} reads are in the cache" if outlook.cached else ""
-        slow = f"; the Hub lets a free account make {LIMIT:,} in five minutes" if outlook.requests > LIMIT else ""
         more = "; comparing with the source reads more" if evidence.source is not None and level == "full" else ""
-        text = f"{outlook.requests:,} requests for {size} of the repository's {whole}{cached}{more}{slow}"
+        text = f"{outlook.requests:,} requests for {size} of the repository's {whole}{cached}{more}"
         self._tell("start", text)
 
     def progress(self, done: int, total: int) -> None:

@@ -109,3 +109,16 @@ def test_a_childs_peak_memory_is_its_own() -> None:
 def test_a_child_that_fails_is_told_from_a_fast_one() -> None:
     with pytest.raises(RuntimeError, match=r"ended with 3.*sorry"):
         measure.run_child([sys.executable, "-S", "-c", "import sys; print('sorry'); sys.exit(3)"])
+
+
+def test_remote_asks_for_each_header_once_and_then_for_nothing(tmp_path: Path) -> None:
+    report, printed = bench(tmp_path, "--only", "remote")
+    rows, ratios, not_run = figures(report, "remote")
+    cold, warm = rows["all header rules, nothing cached"], rows["all header rules, headers cached"]
+    shards, documents, metadata = 4, 3, 2
+    assert cold["http_requests"] <= shards + documents + metadata
+    assert (warm["http_requests"], warm["fetched_mb"]) == (1, 0)
+    assert cold["tensors"] == warm["tensors"] == rows["huggingface_hub get_safetensors_metadata"]["tensors"]
+    assert "all header rules / the Hub client's headers alone" in ratios
+    assert "50 ms before every reply" in printed
+    assert not not_run
