@@ -12,7 +12,7 @@ from publisher.checkpoint.modules import fused_group_of
 from publisher.checkpoint.stored import PLAIN
 from publisher.findings import ERROR, INFO, WARNING, Found
 from publisher.formats.e8m0 import MODES
-from publisher.formats.makers import OWN
+from publisher.formats.makers import OWN, Verdict
 from publisher.formats.spec import NVFP4_DIVISOR
 from publisher.rules import ENGINES, Scope, rule
 from publisher.subjects import Compared, Comparison, Pair
@@ -20,6 +20,7 @@ from publisher.subjects.modules import is_packed
 
 EXACT = 1e-5  # relative room for a global scale computed in float32 from the exact maximum
 COARSE = 2**-8 * 1.01  # where the maximum was observed in BF16
+NEAR = 0.2  # relative RMSE beyond which blocks are not looked at one by one: all of the weight is wrong
 LARGER = (1.0, 448 / 256)  # four-over-six maps the largest block scale to 256
 _EXPERT = re.compile(r"\.experts\.\d+\.")
 
@@ -113,8 +114,8 @@ def unexplained_blocks(comparison: Comparison) -> Iterator[Found]:
     Fix: quantize the layer again, or say in the card how the codes were chosen.
     Seen: producers differ by one scale code and in ties, no more: modelopt, compressed-tensors, Quark.
     """
-    judged = [c for c in comparison.modules if c.verdict.blocks and c.comparable and c.cause is None]
-    strange = [c for c in judged if c.verdict.wrong and not _before_rounding(c)]
+    judged = [c for c in comparison.modules if c.verdict.blocks and c.comparable and c.rel_rmse <= NEAR]
+    strange = [c for c in judged if c.verdict.wrong and not c.verdict.before_rounding]
     if len(strange) * 2 > len(judged):
         blocks, wrong = sum(c.verdict.blocks for c in judged), sum(c.verdict.wrong for c in judged)
         message = (
@@ -127,16 +128,15 @@ def unexplained_blocks(comparison: Comparison) -> Iterator[Found]:
         verdict = compared.verdict
         few = verdict.wrong * 20 <= verdict.blocks
         message = (
-            f"{verdict.wrong:,} of {verdict.blocks:,} sampled blocks of {compared.name} are not what {verdict.maker} "
+            f"{verdict.wrong:,} of {verdict.blocks:,} sampled blocks of {compared.name} are not what {_rule(verdict)} "
             f"makes of the source, while {len(judged) - len(strange):,} of {len(judged):,} weights agree; "
             "quantize it again."
         )
         yield Found(message, **_at(compared), severity=ERROR if few else WARNING, engines=ENGINES if few else None)
 
 
-def _before_rounding(compared: Compared) -> bool:
-    verdict = compared.verdict
-    return verdict.wrong_codes > 0 and verdict.unrounded * 20 >= verdict.wrong_codes * 19
+def _rule(verdict: Verdict) -> str:
+    return "rounding to the nearest code" if verdict.maker == OWN else f"{verdict.maker} scaling"
 
 
 @rule(
@@ -221,7 +221,8 @@ def other_scale_mode(comparison: Comparison) -> Iterator[Found]:
     Seen: Quark `scale_calculation_mode` (even, floor, ceil).
     """
     declared = _declared(comparison)
-    other = [c for c in comparison.modules if c.verdict.maker in MODES and c.verdict.maker != declared]
+    judged = [c for c in comparison.modules if c.verdict.maker in MODES and not c.verdict.before_rounding]
+    other = [c for c in judged if c.verdict.maker != declared]
     if other and declared is not None:
         message = (
             f"{len(other):,} packed weights such as {other[0].name} have scales of mode {other[0].verdict.maker}; "

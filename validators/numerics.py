@@ -78,7 +78,8 @@ def large_error(compared: Compared) -> Iterator[Found]:
         f"{compared.name} differs from the source by {error:.3g} of its norm, cosine {cosine:.4f}{scaled} "
         f"({_seen(compared)}); {compared.format} leaves up to {warn:g}. Quantize it again from the source."
     )
-    yield Found(message, **_at(compared), severity=ERROR if error > bad else WARNING)
+    severe = error > bad and not compared.pruned  # who prunes moves the weights that are left
+    yield Found(message, **_at(compared), severity=ERROR if severe else WARNING)
 
 
 @rule("NU05", "swapped-nibbles", severity=ERROR, engines=ENGINES)
@@ -203,8 +204,7 @@ def codes_before_rounding(compared: Compared) -> Iterator[Found]:
     Seen: NVIDIA/Model-Optimizer PR 2243; huggingface/transformers PR 46763.
     """
     verdict = compared.verdict
-    many = verdict.wrong_codes >= 8 and verdict.wrong_codes * 50 >= verdict.blocks
-    if many and verdict.unrounded * 20 >= verdict.wrong_codes * 19 and compared.cause in (None, "scaled"):
+    if verdict.before_rounding and compared.cause in (None, "scaled"):
         message = (
             f"In {verdict.wrong_codes:,} of {verdict.blocks:,} sampled blocks of {compared.name} the codes belong to "
             "the block scale before rounding; divide by the stored scale."

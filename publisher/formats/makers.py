@@ -86,6 +86,12 @@ class Verdict:
     wrong_codes: int = 0
     unrounded: int = 0
 
+    @property
+    def before_rounding(self) -> bool:
+        """Whether the codes as a whole, and not a few by chance, belong to the scales before they were rounded."""
+        many = self.wrong_codes >= 8 and self.wrong_codes * 50 >= self.blocks
+        return many and self.unrounded * 20 >= self.wrong_codes * 19
+
 
 def judge(sample: Sample) -> Verdict:
     """Find the arithmetic that explains most of a sample."""

@@ -27,6 +27,7 @@ from publisher.formats.makers import Sample, Verdict
 from publisher.subjects.evidence import Evidence, Meter
 from publisher.subjects.modules import is_packed
 from publisher.subjects.packed import PackedWeight, open_packed
+from publisher.subjects.pruned import NONZERO, pruned_modules
 from publisher.subjects.sampled import Sums, pieces_of, plain_error, rows_looked, runs_of
 from publisher.subjects.twins import RELATED, Twins, cosine
 from publisher.subjects.untouched import Untouched, read_untouched
@@ -60,6 +61,7 @@ class Compared:
             scales are those, or the format has none.
         cause: why the two are far apart, where that was found: swapped, other, order, scaled.
         twin: the module whose source fits instead (cause `other`).
+        pruned: whether it is declared pruned; then only pairs that were kept are compared.
     """
 
     module: Module
@@ -81,6 +83,7 @@ class Compared:
     plain_error: float | None = None
     cause: str | None = None
     twin: str | None = None
+    pruned: bool = False
 
     @property
     def name(self) -> str:
@@ -176,12 +179,14 @@ class _Reading:
     source: Checkpoint
     meter: Meter
     modules: list[Compared] = field(default_factory=list)
+    pruned: frozenset[str] = frozenset()
 
     def all(self) -> Iterator[Compared]:
         """Each packed weight that can be compared."""
         checkpoint = self.evidence.checkpoint
         modules = [m for m in checkpoint.modules.values() if is_packed(m) and m.weight is not None]
-        modules.sort(key=lambda m: (m.weight.shard, m.weight.begin) if m.weight else ("", 0))
+        modules.sort(key=lambda m: (m.ref.shard, m.ref.begin))
+        self.pruned = frozenset(module.name for module in pruned_modules(self.evidence, self.meter))
         pairs = [pair for module in modules if (pair := self._pair(module)) is not None]
         self.meter.total += sum(self._planned(packed, original) for packed, original in pairs)
         twins = Twins([packed.module.name for packed, _ in pairs], self.source, self._read)
@@ -219,7 +224,7 @@ class _Reading:
         if self.evidence.sample is None and sample.weights.shape[0] < packed.rows:
             total = Sums()
             for begin, end in pieces_of(packed, original):
-                total.add(packed.sample(begin, end, original.decode(begin, end, read=self._read)))
+                total.add(self._beside(packed, original, begin, end))
         self.meter.step(self._planned(packed, original))
         verdict, intermediate = self._judged(packed, original, sample)
         first = Compared(
@@ -240,18 +245,27 @@ class _Reading:
             verdict=verdict,
             intermediate=intermediate,
             plain_error=plain_error(sample, verdict),
+            pruned=packed.module.name in self.pruned,
         )
         if not first.comparable or first.rel_rmse <= FAR or first.own == 0:
             return first
         cause, twin = self._cause(first, packed, original, sample, twins)
         return replace(first, cause=cause, twin=twin)
 
+    def _beside(self, packed: PackedWeight, original: StoredWeight, begin: int, end: int) -> Sample:
+        """Some rows of both; of a pruned weight, what was pruned counts as zero in the source."""
+        sample = packed.sample(begin, end, original.decode(begin, end, read=self._read))
+        if packed.module.name not in self.pruned:
+            return sample
+        kept = np.repeat((sample.payload & NONZERO) != 0, 2, axis=1)
+        return replace(sample, weights=np.where(kept, sample.weights, np.float32(0)))
+
     def _sample(self, packed: PackedWeight, original: StoredWeight) -> tuple[Sample, Sums]:
         """The sampled rows put together, and their sums."""
         wanted = rows_looked(packed, SAMPLE if self.evidence.sample is None else self.evidence.sample)
         parts = []
         for begin, end in runs_of(packed.module.name, packed.rows, wanted):
-            parts.append(packed.sample(begin, end, original.decode(begin, end, read=self._read)))
+            parts.append(self._beside(packed, original, begin, end))
         sample = replace(
             parts[0],
             weights=np.concatenate([part.weights for part in parts]),

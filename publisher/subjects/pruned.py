@@ -61,17 +61,22 @@ def declares_pruning(evidence: Evidence, meter: Meter) -> bool:
     return any(isinstance(text, str) and _DECLARED.fullmatch(text.strip()) for text in said)
 
 
+def pruned_modules(evidence: Evidence, meter: Meter) -> tuple[Module, ...]:
+    """The packed weights a declaration is about, in file order; none where nothing is declared."""
+    if not declares_pruning(evidence, meter):
+        return ()
+    packed = [m for m in evidence.checkpoint.modules.values() if is_packed(m) and m.weight is not None]
+    found = [m for m in packed if m.role == "expert"] or packed
+    return tuple(sorted(found, key=lambda m: (m.ref.shard, m.ref.begin)))
+
+
 def read_pruned(evidence: Evidence, meter: Meter) -> Iterator[Pruned]:
     """Every weight the declaration is about, in file order; nothing where there is none.
 
     Raises:
         CheckpointError: a shard cannot be read, or is shorter than its header says.
     """
-    if not declares_pruning(evidence, meter):
-        return
-    packed = [m for m in evidence.checkpoint.modules.values() if is_packed(m) and m.weight is not None]
-    modules = [m for m in packed if m.role == "expert"] or packed
-    for module in sorted(modules, key=lambda m: (m.weight.shard, m.weight.begin) if m.weight else ("", 0)):
+    for module in pruned_modules(evidence, meter):
         try:
             weight = open_packed(evidence.checkpoint, module, meter)
         except UnreadableWeight as error:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import ml_dtypes
 import numpy as np
 
-from tests.builders.tiny import Tensor, Tiny, bf16, kimi, mixture, mxfp4, nvfp4, values_of
+from tests.builders.tiny import Tensor, Tiny, _pack, bf16, compressed, kimi, llama, mixture, mxfp4, nvfp4, values_of
 from tests.builders.variants import keeping
 
 Pair = tuple[Tiny, Tiny]
@@ -126,10 +126,54 @@ def _experts(pair: Pair, make: Callable[[Tiny], Tiny] = nvfp4) -> Pair:
     return stored, keeping(meant, make, **KEPT)
 
 
+def mse(source: Tiny) -> Tiny:
+    """modelopt's NVFP4 with, of each block, the best of all positive E4M3 scales."""
+    result = nvfp4(source)
+    for name in [name for name in result.tensors if name.endswith(".weight_scale")]:
+        module = name.removesuffix(".weight_scale")
+        values = values_of(source.tensors[f"{module}.weight"])
+        scale = np.frombuffer(result.tensors[f"{module}.weight_scale_2"].data, "<f4")[0]
+        best = swept(values.reshape(values.shape[0], -1, 16), scale)
+        result.tensors[name].data = best.astype(ml_dtypes.float8_e4m3fn).tobytes()
+        scaled = values.reshape(values.shape[0], -1, 16) / (best * scale)[..., None]
+        result.tensors[f"{module}.weight"].data = _pack(scaled.reshape(values.shape))
+    return result
+
+
+def swept(blocks: np.ndarray, scale: np.float32) -> np.ndarray:
+    """The block scale of least squared error, by trying them all."""
+    grid = np.arange(1, 127, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)
+    best, least = np.zeros(blocks.shape[:2], np.float32), np.full(blocks.shape[:2], np.inf)
+    for value in grid:
+        step = np.float32(value * scale)
+        made = np.clip(blocks / step, -6, 6).astype(ml_dtypes.float4_e2m1fn).astype(np.float64) * step
+        error = ((made - blocks) ** 2).sum(axis=2)
+        best, least = np.where(error < least, value, best), np.minimum(error, least)
+    return best
+
+
+def pruned(source: Tiny, *, dense: bool = False) -> Pair:
+    """Experts without two of every four pairs of weights, said in the card; `dense` keeps them in the source."""
+    sparse = copy.deepcopy(source)
+    for name in [name for name in source.tensors if ".experts." in name]:
+        values = values_of(sparse.tensors[name]).reshape(-1, 4, 2).copy()
+        lost = np.argsort(abs(values).sum(axis=2), axis=1)[:, :2]
+        values[np.arange(len(values))[:, None], lost] = 0
+        sparse.tensors[name] = bf16(values.reshape(sparse.tensors[name].shape))
+    result = compressed(sparse, "nvfp4")
+    card = result.files["README.md"].decode()
+    result.files["README.md"] = card.replace("---\n", "---\ntags: [nvfp4, paired-4:8]\n", 1).encode()
+    return source if dense else sparse, result
+
+
 SOURCES: dict[str, Callable[[], Pair]] = {
+    "int4-nvfp4": lambda: (pair := int4(kimi()), (pair[0], nvfp4(pair[1])))[1],
     "kimi-int4-nvfp4": lambda: _experts(int4(kimi())),
     "kimi-int4-mxfp4": lambda: _experts(int4(kimi()), mxfp4),
     "mixture-fp8-nvfp4": lambda: (pair := fp8(mixture()), (pair[0], nvfp4(pair[1])))[1],
+    "llama-nvfp4-mse": lambda: (source := llama(), mse(source)),
+    "mixture-pruned": lambda: pruned(mixture()),
+    "mixture-pruned-dense": lambda: pruned(mixture(), dense=True),
     "fused-nvfp4": lambda: (pair := fused(mixture()), (pair[0], nvfp4(pair[1])))[1],
     "fused-transposed-mxfp4": lambda: (pair := fused(mixture(), transposed=True), (pair[0], mxfp4(pair[1])))[1],
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.builders.edits import Edit
+from tests.builders.sources import SOURCES
 from tests.builders.tiny import Tiny, compressed, kimi, llama, mixture, mxfp4, nvfp4
 from tests.builders.variants import VARIANTS
 
@@ -26,9 +27,11 @@ GOOD: dict[str, Callable[[], tuple[Tiny, Tiny]]] = {
     "kimi-mxfp4": lambda: (s := kimi(), mxfp4(s)),
     "kimi-ct-mxfp4": lambda: (s := kimi(), compressed(s, "mxfp4")),
     **VARIANTS,
+    **SOURCES,
 }
 # What is well made and yet read by few engines; everything else here is silent.
-KNOWN = {"llama-awq": "CF03", "mixture-awq": "CF03"}
+KNOWN = {"llama-awq": "CF03", "mixture-awq": "CF03", "int4-nvfp4": "NU14i"}
+SMOOTHED = ("llama-awq", "mixture-awq")  # weights that no longer are the source's; they are not compared
 
 
 @dataclass(frozen=True)
