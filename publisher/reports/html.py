@@ -13,11 +13,12 @@ from pathlib import Path
 
 from publisher import markup
 from publisher.checkpoint.quantconfig import QuantConfig
+from publisher.findings import Verdict
 from publisher.markup import Html
 from publisher.reports import histograms, maps
 from publisher.reports import validation as told
 from publisher.reports.overview import Overview
-from publisher.reports.validation import Group, Validation, Verdict
+from publisher.reports.validation import Group, Validation
 from publisher.units import format_bytes, format_count
 
 STYLE = Path(__file__).parent / "page.css"
@@ -40,7 +41,7 @@ def _sections(validation: Validation) -> Iterator[Html]:
     report, overview = validation.report, validation.overview
     if overview is not None:
         yield _tiles(overview)
-    yield _engines(told.verdicts(report))
+    yield _engines(report.engines)
     yield _findings(told.groups(report))
     if overview is not None:
         yield _coverage(validation, overview)
@@ -200,7 +201,7 @@ def _scales(overview: Overview) -> Html:
 
 
 def _errors(validation: Validation, overview: Overview) -> Html:
-    measured = told.measured(validation.report)
+    measured = validation.report.measured
     drawn = maps.errors(overview.census, measured)
     if not drawn:
         return drawn

@@ -11,9 +11,9 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from publisher.findings import ERROR, INFO, WARNING, Severity
+from publisher.findings import ERROR, INFO, WARNING, Severity, Verdict
 from publisher.reports import validation as told
-from publisher.reports.validation import Group, Validation, Verdict
+from publisher.reports.validation import Group, Validation
 from publisher.units import format_bytes
 
 WIDTH = 100
@@ -47,7 +47,7 @@ def lines(validation: Validation, *, width: int = WIDTH, verbose: bool = False) 
     report = validation.report
     found = told.groups(report)
     yield from _head(validation, width)
-    yield from _engines(told.verdicts(report), width)
+    yield from _engines(report.engines, width)
     yield from _errors([group for group in found if group.blocks], width, verbose)
     for severity in (WARNING, INFO):
         yield from _minor([g for g in found if g.severity is severity and not g.waived], severity, width, verbose)

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from publisher.card import escape
-from publisher.findings import ERROR, INFO, WARNING
+from publisher.findings import ERROR, INFO, WARNING, Verdict
 from publisher.reports import validation as told
-from publisher.reports.validation import Group, Validation, Verdict
+from publisher.reports.validation import Group, Validation
 from publisher.units import format_bytes
 
 MAX_SIZE = 60_000  # characters; GitHub refuses comments above 65,536
@@ -44,7 +44,7 @@ def _parts(validation: Validation) -> Iterator[str]:
     )
     amount = f"{format_bytes(report.bytes_read)} read in {report.seconds:.1f} s"
     yield f"{', '.join(told.counted(report))}; {amount}."
-    verdicts = told.verdicts(report)
+    verdicts = report.engines
     if verdicts:
         yield _engines(verdicts)
     blocking = [group for group in found if group.blocks]

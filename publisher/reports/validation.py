@@ -8,7 +8,6 @@ that find them ran; a report without them is whole.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,25 +94,6 @@ class Group:
         return "; ".join(told)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What one version of one engine makes of the checkpoint.
-
-    Args:
-        engine: its name.
-        version: its version.
-        verdict: loads, loads wrong, refuses or unknown.
-        because: codes of the findings it follows from.
-        reason: the same in words, or why it is unknown.
-    """
-
-    engine: str
-    version: str
-    verdict: str
-    because: tuple[str, ...] = ()
-    reason: str = ""
-
-
 def groups(report: Report) -> tuple[Group, ...]:
     """The findings by rule, what blocks first, what is waived last."""
     table = {row["code"]: row for row in rules.table()}
@@ -148,22 +128,6 @@ def _usefulness(group: Group) -> tuple[Any, ...]:
     family = group.code[:2]
     place = FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
     return group.waived is not None, _RANK[group.severity], not group.refuses, place, group.code
-
-
-def verdicts(report: Report) -> tuple[Verdict, ...]:
-    """What each engine makes of it, where the report says."""
-    return tuple(_verdict(item) for item in getattr(report, "engines", None) or ())
-
-
-def _verdict(item: Any) -> Verdict:
-    known = {field.name for field in dataclasses.fields(Verdict)}
-    values = {name: getattr(item, name) for name in known if hasattr(item, name)}
-    return Verdict(**{**values, "because": tuple(values.get("because") or ()), "reason": values.get("reason") or ""})
-
-
-def measured(report: Report) -> Mapping[str, Mapping[str, float]]:
-    """Module to its distance from the source, where the report says."""
-    return getattr(report, "measured", None) or {}
 
 
 def not_run(report: Report) -> dict[str, list[str]]:

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
 
-from publisher.findings import ERROR, INFO, WARNING, Finding, NotRun, Report
+from publisher.findings import ERROR, INFO, WARNING, Finding, NotRun, Report, Verdict
 from publisher.reports.validation import Validation
 
 HOSTILE = (
     "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=2> ${pwned} {{pwned}} `x` | @all #12 "
     "::error::x %0A::set-output name=a::b ]]> \x1b[31m \u202e \u2028 https://example.com \ud800"
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """What a report holds for one version of one engine."""
-
-    engine: str
-    version: str
-    verdict: str
-    because: tuple[str, ...] = ()
-    reason: str = ""
 
 
 def report(**changes: Any) -> Report:
@@ -57,23 +45,11 @@ def report(**changes: Any) -> Report:
     return Report(**{**values, **changes})
 
 
-class Extended:
-    """A report of rules that also judge engines and measure modules."""
-
-    def __init__(self, own: Report, **more: Any) -> None:
-        self._own = own
-        self.__dict__.update({field.name: getattr(own, field.name) for field in fields(own)})
-        self.__dict__.update(more)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._own, name)
-
-
 ENGINES = (
-    Engine(engine="vllm", version="0.17", verdict="refuses", because=("CN09",)),
-    Engine(engine="vllm", version="0.33", verdict="loads wrong", because=("SV01",)),
-    Engine(engine="sglang", version="0.5", verdict="unknown", reason="no facts about this version"),
-    Engine(engine="atom", version="0.1", verdict="loads"),
+    Verdict(engine="vllm", version="0.17", verdict="refuses", because=("CN09",)),
+    Verdict(engine="vllm", version="0.33", verdict="loads wrong", because=("SV01",)),
+    Verdict(engine="sglang", version="0.5", verdict="unknown", reason="no facts about this version"),
+    Verdict(engine="atom", version="0.1", verdict="loads"),
 )
 
 

@@ -11,7 +11,7 @@ from publisher.reports.validation import Validation
 def test_the_json_report_is_the_contracts(validation: Validation) -> None:
     document = json.loads(documents.write_json(validation))
     assert document == validation.report.to_json()
-    assert set(document) == {"findings", "not_run", "publishable", "summary", "tool"}
+    assert {"findings", "not_run", "publishable", "summary", "tool"} <= set(document)
 
 
 def test_a_finding_a_line_then_the_sum(validation: Validation) -> None:

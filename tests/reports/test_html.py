@@ -15,7 +15,7 @@ from publisher.reports import html
 from publisher.reports.overview import look
 from publisher.reports.validation import Validation
 from tests.builders.tiny import kimi, nvfp4
-from tests.reports.conftest import ENGINES, HOSTILE, Extended, report
+from tests.reports.conftest import ENGINES, HOSTILE, report
 
 
 class Page(HTMLParser):
@@ -49,8 +49,8 @@ class Page(HTMLParser):
 def whole(tmp_path: Path) -> Validation:
     overview = look(open_checkpoint(nvfp4(kimi()).write(tmp_path)), level="scales")
     measured = {"language_model.model.layers.1.mlp.experts.0.up_proj": {"rel_rmse": 0.09, "cosine": 0.996}}
-    extended = Extended(report(), engines=ENGINES, measured=measured)
-    return Validation(report=extended, label="hf://org/name@0123abc", overview=overview, date="2026-11-21")  # type: ignore[arg-type]
+    extended = report(engines=ENGINES, measured=measured)
+    return Validation(report=extended, label="hf://org/name@0123abc", overview=overview, date="2026-11-21")
 
 
 def test_the_page_says_what_the_report_says(whole: Validation) -> None:

@@ -8,11 +8,11 @@ from publisher.findings import ERROR, WARNING, Finding
 from publisher.reports import human
 from publisher.reports.validation import Validation
 from publisher.rules import load_rules
-from tests.reports.conftest import ENGINES, Extended, report
+from tests.reports.conftest import ENGINES, report
 
 
 def text(validation: Validation, **how: object) -> list[str]:
-    return [line.text for line in human.lines(validation, **how)]  # type: ignore[arg-type]
+    return [line.text for line in human.lines(validation, **how)]
 
 
 def test_the_verdict_comes_first_and_each_error_has_its_fix(validation: Validation) -> None:
@@ -52,7 +52,7 @@ def test_a_checkpoint_with_everything_wrong_still_fits_a_screen(width: int) -> N
 
 
 def test_engines_take_a_line_each() -> None:
-    page = "\n".join(text(Validation(report=Extended(report(), engines=ENGINES), label="x")))  # type: ignore[arg-type]
+    page = "\n".join(text(Validation(report=report(engines=ENGINES), label="x")))
     assert "vllm    refuses in 0.17 (CN09); loads wrong in 0.33 (SV01)" in page
     assert "sglang  unknown (no facts about this version)" in page
     assert "atom    loads\n" in page

@@ -9,7 +9,7 @@ import pytest
 from publisher.findings import ERROR, Finding
 from publisher.reports import markdown
 from publisher.reports.validation import Validation
-from tests.reports.conftest import ENGINES, Extended, report
+from tests.reports.conftest import ENGINES, report
 
 markdown_it = pytest.importorskip("markdown_it", reason="markdown-it-py comes with rich")
 
@@ -31,7 +31,7 @@ def test_verdict_errors_with_fix_and_the_rest_folded(validation: Validation) -> 
 
 
 def test_engines_are_a_table() -> None:
-    html = rendered(markdown.write(Validation(report=Extended(report(), engines=ENGINES), label="x")))  # type: ignore[arg-type]
+    html = rendered(markdown.write(Validation(report=report(engines=ENGINES), label="x")))
     assert re.search(r"<td>vllm</td>\s*<td>0.17</td>\s*<td>❌ refuses</td>\s*<td>CN09</td>", html)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from publisher.findings import Report
 from publisher.reports import validation as told
 from publisher.reports.validation import Validation
-from tests.reports.conftest import ENGINES, Extended, report
 
 
 def test_what_refuses_comes_before_what_computes_wrong_and_waived_last(validation: Validation) -> None:
@@ -22,15 +20,6 @@ def test_a_group_counts_places_that_are_not_listed(validation: Validation) -> No
     assert group.breaks == "vllm, sglang compute wrong"
     assert told.groups(validation.report)[0].breaks == "vllm refuses to load"
     assert "1,251 errors" in list(told.counted(validation.report))
-
-
-def test_engines_and_distances_are_told_where_a_report_holds_them() -> None:
-    assert told.verdicts(Report()) == ()
-    assert told.measured(Report()) == {}
-    extended = Extended(report(), engines=ENGINES, measured={"m": {"rel_rmse": 0.1}})
-    assert [item.verdict for item in told.verdicts(extended)] == ["refuses", "loads wrong", "unknown", "loads"]
-    assert told.verdicts(extended)[0].because == ("CN09",)
-    assert told.measured(extended) == {"m": {"rel_rmse": 0.1}}
 
 
 def test_rules_not_run_are_grouped_by_reason(validation: Validation) -> None:
