@@ -155,7 +155,7 @@ def _trim(root: Path, keep: Path) -> None:
     commits = []
     for folder in root.glob("models--*/*"):
         files = [path.lstat() for path in folder.iterdir()] if folder.is_dir() else []
-        commits.append((folder.lstat().st_mtime, folder, sum(status.st_size for status in files)))
+        commits.append((folder.lstat().st_mtime, folder, sum(512 * status.st_blocks for status in files)))
     _sweep(keep)
     total = sum(size for _, _, size in commits)
     for _, folder, size in sorted(commits):

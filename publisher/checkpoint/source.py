@@ -28,7 +28,8 @@ from tqdm.auto import tqdm
 from publisher.checkpoint import refusal
 from publisher.checkpoint.cache import CommitCache, cache_root
 from publisher.checkpoint.files import Files, LocalFiles
-from publisher.checkpoint.remote import SCHEME, HubFiles, pin
+from publisher.checkpoint.remote import SCHEME as SCHEME
+from publisher.checkpoint.remote import HubFiles, pin
 from publisher.checkpoint.wire import Wire, is_transport, unreachable
 from publisher.errors import CheckpointError, HubError, PublisherError
 

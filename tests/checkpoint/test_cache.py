@@ -124,10 +124,10 @@ def test_what_was_not_used_for_the_longest_goes_first(tmp_path: Path, monkeypatc
     commits = [f"{n:040x}" for n in range(4)]
     for age, commit in enumerate(commits):
         cache = made(tmp_path / "c", commit)
-        cache.put("config.json", 0, bytes(1000))
+        cache.put("config.json", 0, bytes(100_000))
         assert cache.folder is not None
         os.utime(cache.folder, (time.time() - 1000 + age,) * 2)
-    monkeypatch.setattr(module, "LIMIT", 2500)
+    monkeypatch.setattr(module, "LIMIT", 250_000)
     made(tmp_path / "c", commits[0])
     left = {path.parent.name for path in entries(tmp_path / "c")}
     assert commits[0] in left, "the one in use stays"

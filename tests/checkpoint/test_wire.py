@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import huggingface_hub.utils._http as client
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from publisher.checkpoint.wire import Wire, is_transport
 from publisher.errors import HubError
@@ -39,6 +41,17 @@ def test_an_encrypted_hub_sends_nobody_to_plain_text(location: str, allowed: boo
         return
     with pytest.raises(HubError, match="no encrypted address"):
         wire._follow("https://hub.example/a", location)
+
+
+@given(st.text(max_size=40) | st.from_regex(r"(https?|ftp|data):/{0,3}[\[\]@:\w.%/]{0,20}(:[\d-]{1,9})?/?.{0,9}"))
+def test_whatever_a_redirect_says_it_is_followed_encrypted_or_refused(location: str) -> None:
+    wire = Wire("org/model", endpoint="https://hub.example", token=False)
+    try:
+        target = wire._follow("https://hub.example/a", location)
+    except HubError as error:
+        assert error.hint  # noqa: PT017 - either outcome is right
+        return
+    assert target.startswith("https://")
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
