@@ -1,4 +1,4 @@
-"""NM, the tensors of one layer: edits of good checkpoints, the exact codes they raise, and oddities that raise none."""
+"""NM, the tensors of one layer: edits of good checkpoints, the exact codes they raise, oddities that raise none."""
 
 from __future__ import annotations
 
