@@ -18,7 +18,7 @@ def write_jsonl(validation: Validation) -> str:
     document = validation.report.to_json()
     findings = document.pop("findings")
     lines = [_line({"type": "finding", **finding}) for finding in findings]
-    return "".join([*lines, _line({"type": "summary", "checkpoint": validation.label, **document})])
+    return "".join([*lines, _line({"type": "summary", "checkpoint": validation.title, **document})])
 
 
 def _line(value: Any) -> str:

@@ -8,17 +8,16 @@ the page of the largest models stays below three megabytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from publisher import markup
 from publisher.checkpoint.quantconfig import QuantConfig
-from publisher.findings import Verdict
 from publisher.markup import Html
 from publisher.reports import histograms, maps
 from publisher.reports import validation as told
 from publisher.reports.overview import Overview
-from publisher.reports.validation import Group, Validation
+from publisher.reports.validation import Group, Opinion, Validation
 from publisher.units import format_bytes, format_count
 
 STYLE = Path(__file__).parent / "page.css"
@@ -33,7 +32,7 @@ VERDICTS = {"loads": ("good", "✓"), "loads wrong": ("error", "✕"), "refuses"
 def write(validation: Validation) -> str:
     """The page."""
     css = STYLE.read_text(encoding="utf-8")
-    title = f"{told.headline(validation.report).capitalize()}: {validation.label or 'checkpoint'}"
+    title = f"{told.headline(validation.report).capitalize()}: {validation.title or 'checkpoint'}"
     return markup.document(title, css, _header(validation), markup.element("main", *_sections(validation)), _footer())
 
 
@@ -41,7 +40,7 @@ def _sections(validation: Validation) -> Iterator[Html]:
     report, overview = validation.report, validation.overview
     if overview is not None:
         yield _tiles(overview)
-    yield _engines(report.engines)
+    yield _engines(told.opinions(report))
     yield _findings(told.groups(report))
     if overview is not None:
         yield _coverage(validation, overview)
@@ -72,7 +71,7 @@ def _header(validation: Validation) -> Html:
         markup.text(f" {told.headline(report)}"),
         kind=f"verdict {'good' if good else 'error'}",
     )
-    name, _, commit = validation.label.partition("@") if "://" in validation.label else (validation.label, "", "")
+    name, _, commit = validation.title.partition("@") if "://" in validation.title else (validation.title, "", "")
     return markup.element(
         "header",
         markup.element("p", markup.text("Quantized checkpoint, validated"), kind="over"),
@@ -109,25 +108,25 @@ def _declared(declared: Sequence[QuantConfig]) -> tuple[str, str]:
     return first.format or first.algo or "unknown", f"declared, {first.dialect}"
 
 
-def _engines(verdicts: Sequence[Verdict]) -> Html:
-    if not verdicts:
+def _engines(found: Mapping[str, Sequence[Opinion]]) -> Html:
+    if not found:
         return markup.text("")
-    names = dict.fromkeys(item.engine for item in verdicts)
-    cards = [_engine(name, [item for item in verdicts if item.engine == name]) for name in names]
+    cards = [_engine(name, own) for name, own in found.items()]
     note = "As far as the rules that ran can tell; unknown is not a yes."
     return _section("engines", "What engines make of it", note, markup.element("div", *cards, kind="engines"))
 
 
-def _engine(name: str, own: Sequence[Verdict]) -> Html:
+def _engine(name: str, found: Sequence[Opinion]) -> Html:
     rows = []
-    for item in own:
-        kind, mark = VERDICTS.get(item.verdict, ("quiet", "?"))
-        because = ", ".join(item.because) or ("" if item.verdict == "loads" else item.reason)
-        said = [markup.badge(kind, f"{mark} {item.verdict}")]
-        said += [markup.element("span", markup.text(because), kind="quiet")] if because else []
-        rows.append(
-            markup.element("li", markup.element("span", markup.text(item.version or "any"), kind="version"), *said)
-        )
+    for own in found:
+        kind, mark = VERDICTS.get(own.verdict, ("quiet", "?"))
+        versions = ", ".join(filter(None, own.versions)) or "any"
+        said = [
+            markup.badge(kind, f"{mark} {own.verdict}"),
+            markup.element("span", markup.text(versions), kind="version"),
+        ]
+        said += [markup.element("span", markup.text(own.because), kind="quiet")] if own.because else []
+        rows.append(markup.element("li", *said))
     return markup.element("article", markup.element("h3", markup.text(name)), markup.element("ul", *rows))
 
 

@@ -8,12 +8,12 @@ style of a line is a name, and who prints it decides whether that becomes a colo
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from publisher.findings import ERROR, INFO, WARNING, Severity, Verdict
+from publisher.findings import ERROR, INFO, WARNING, Severity
 from publisher.reports import validation as told
-from publisher.reports.validation import Group, Validation
+from publisher.reports.validation import Group, Opinion, Validation
 from publisher.units import format_bytes
 
 WIDTH = 100
@@ -47,7 +47,7 @@ def lines(validation: Validation, *, width: int = WIDTH, verbose: bool = False) 
     report = validation.report
     found = told.groups(report)
     yield from _head(validation, width)
-    yield from _engines(report.engines, width)
+    yield from _engines(told.opinions(report), width)
     yield from _errors([group for group in found if group.blocks], width, verbose)
     for severity in (WARNING, INFO):
         yield from _minor([g for g in found if g.severity is severity and not g.waived], severity, width, verbose)
@@ -66,33 +66,23 @@ def _head(validation: Validation, width: int) -> Iterator[Line]:
     yield from _wrapped(f"  {', '.join(told.counted(report))}; {amount}", width, "  ")
 
 
-def _engines(verdicts: Sequence[Verdict], width: int) -> Iterator[Line]:
+def _engines(found: Mapping[str, Sequence[Opinion]], width: int) -> Iterator[Line]:
     """One line an engine; versions that agree stand together."""
-    if not verdicts:
-        return
-    yield Line("")
-    names = list(dict.fromkeys(item.engine for item in verdicts))
-    indent = max(map(len, names)) + 4
-    for name in names:
-        own = [item for item in verdicts if item.engine == name]
-        parts: dict[tuple[str, str], list[str]] = {}
-        for item in own:
-            because = ", ".join(item.because) or (item.reason if item.verdict != "loads" else "")
-            parts.setdefault((item.verdict, because), []).append(item.version)
-        said = "; ".join(
-            _said(verdict, because, versions, len(parts)) for (verdict, because), versions in parts.items()
-        )
-        style = _worst(own)
-        yield from _wrapped(f"  {name:{indent - 2}}{said}", width, " " * indent, style)
+    if found:
+        yield Line("")
+    indent = max(map(len, found), default=0) + 4
+    for engine, own in found.items():
+        said = "; ".join(_said(opinion, len(own)) for opinion in own)
+        yield from _wrapped(f"  {engine:{indent - 2}}{said}", width, " " * indent, _worst(own))
 
 
-def _said(verdict: str, because: str, versions: Sequence[str], parts: int) -> str:
-    which = f" in {', '.join(versions)}" if parts > 1 and any(versions) else ""
-    return f"{verdict}{which}" + (f" ({because})" if because else "")
+def _said(own: Opinion, opinions: int) -> str:
+    which = f" in {', '.join(own.versions)}" if opinions > 1 and any(own.versions) else ""
+    return f"{own.verdict}{which}" + (f" ({own.because})" if own.because else "")
 
 
-def _worst(own: Sequence[Verdict]) -> str:
-    said = {item.verdict for item in own}
+def _worst(own: Sequence[Opinion]) -> str:
+    said = {opinion.verdict for opinion in own}
     for verdict, style in (("refuses", "error"), ("loads wrong", "error"), ("unknown", "dim")):
         if verdict in said:
             return style

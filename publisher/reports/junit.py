@@ -28,7 +28,7 @@ def write(validation: Validation) -> str:
         by_code.setdefault(group.code, []).append(group)
     skipped = {entry.code: entry.reason for entry in report.not_run}
     codes = sorted({*report.rules_run, *skipped, *by_code})
-    root = ET.Element("testsuites", name=_xml(f"publisher validate {validation.label}".strip()))
+    root = ET.Element("testsuites", name=_xml(f"publisher validate {validation.title}".strip()))
     root.set("time", f"{report.seconds:.3f}")
     families: dict[str, list[str]] = {}
     for code in codes:

@@ -8,12 +8,12 @@ comment may hold.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from publisher.card import escape
-from publisher.findings import ERROR, INFO, WARNING, Verdict
+from publisher.findings import ERROR, INFO, WARNING
 from publisher.reports import validation as told
-from publisher.reports.validation import Group, Validation
+from publisher.reports.validation import Group, Opinion, Validation
 from publisher.units import format_bytes
 
 MAX_SIZE = 60_000  # characters; GitHub refuses comments above 65,536
@@ -40,13 +40,13 @@ def _parts(validation: Validation) -> Iterator[str]:
     found = told.groups(report)
     mark = "✅" if report.publishable else "❌"
     yield f"## {mark} {told.headline(report).capitalize()}" + (
-        f": {escape.code(validation.label)}" if validation.label else ""
+        f": {escape.code(validation.title)}" if validation.label else ""
     )
     amount = f"{format_bytes(report.bytes_read)} read in {report.seconds:.1f} s"
     yield f"{', '.join(told.counted(report))}; {amount}."
-    verdicts = report.engines
-    if verdicts:
-        yield _engines(verdicts)
+    opinions = told.opinions(report)
+    if opinions:
+        yield _engines(opinions)
     blocking = [group for group in found if group.blocks]
     if blocking:
         yield _table(blocking)
@@ -66,13 +66,14 @@ def _parts(validation: Validation) -> Iterator[str]:
         yield f"<sub>{_text(', '.join(filter(None, (tool, validation.date))))}</sub>"
 
 
-def _engines(verdicts: Sequence[Verdict]) -> str:
-    rows = ["| engine | version | verdict | because |", "|---|---|---|---|"]
-    for item in verdicts:
-        because = ", ".join(item.because) or item.reason
-        said = f"{VERDICTS.get(item.verdict, '')} {_text(item.verdict)}".strip()
-        reason = _text(because) if because else ""
-        rows.append(f"| {_text(item.engine)} | {_text(item.version or '–')} | {said} | {reason} |")
+def _engines(found: Mapping[str, Sequence[Opinion]]) -> str:
+    rows = ["| engine | versions | verdict | because |", "|---|---|---|---|"]
+    for engine, opinions in found.items():
+        for own in opinions:
+            said = f"{VERDICTS.get(own.verdict, '')} {_text(own.verdict)}".strip()
+            because = _text(own.because) if own.because else ""
+            versions = ", ".join(filter(None, own.versions)) or "–"
+            rows.append(f"| {_text(engine)} | {_text(versions)} | {said} | {because} |")
     return "\n".join(rows)
 
 

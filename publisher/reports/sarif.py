@@ -45,7 +45,7 @@ def log(validation: Validation) -> dict[str, Any]:
                 ],
             }
         ],
-        "originalUriBaseIds": {BASE: {"description": {"text": validation.label or "the checkpoint"}}},
+        "originalUriBaseIds": {BASE: {"description": {"text": validation.title or "the checkpoint"}}},
         "columnKind": "unicodeCodePoints",
         "results": [_result(finding, position) for finding in report.findings],
         "properties": {"publishable": report.publishable, "bytesRead": report.bytes_read},

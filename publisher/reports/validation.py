@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from publisher import rules
@@ -35,6 +36,14 @@ class Validation:
     label: str
     overview: Overview | None = None
     date: str = ""
+
+    @property
+    def title(self) -> str:
+        """The label for pages that strangers read: of a folder only its own name, not where it lies."""
+        if not self.label or "://" in self.label:
+            return self.label
+        path = Path(self.label)
+        return path.name if path.name not in ("", "..") else path.resolve().name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +137,36 @@ def _usefulness(group: Group) -> tuple[Any, ...]:
     family = group.code[:2]
     place = FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
     return group.waived is not None, _RANK[group.severity], not group.refuses, place, group.code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opinion:
+    """What versions of one engine agree about.
+
+    Args:
+        versions: those versions, oldest first.
+        verdict: loads, loads wrong, refuses or unknown.
+        because: the findings' codes, or the reason; empty where it loads.
+    """
+
+    versions: tuple[str, ...]
+    verdict: str
+    because: str
+
+
+def opinions(report: Report) -> dict[str, tuple[Opinion, ...]]:
+    """Engine to its opinions, one for all versions that agree."""
+    found: dict[str, dict[tuple[str, str], list[str]]] = {}
+    for item in report.engines:
+        because = ", ".join(item.because) or ("" if item.verdict == "loads" else item.reason)
+        found.setdefault(item.engine, {}).setdefault((item.verdict, because), []).append(item.version)
+    return {
+        engine: tuple(
+            Opinion(versions=tuple(versions), verdict=verdict, because=because)
+            for (verdict, because), versions in own.items()
+        )
+        for engine, own in found.items()
+    }
 
 
 def not_run(report: Report) -> dict[str, list[str]]:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from publisher.reports import REPORTS
 from publisher.reports import validation as told
 from publisher.reports.validation import Validation
+from tests.reports.conftest import ENGINES, report
 
 
 def test_what_refuses_comes_before_what_computes_wrong_and_waived_last(validation: Validation) -> None:
@@ -24,3 +31,29 @@ def test_a_group_counts_places_that_are_not_listed(validation: Validation) -> No
 
 def test_rules_not_run_are_grouped_by_reason(validation: Validation) -> None:
     assert list(told.not_run(validation.report).values()) == [["SD01", "LC01"], ["NM02"]]
+
+
+def test_versions_that_agree_stand_together() -> None:
+    found = told.opinions(report(engines=(*ENGINES, replace(ENGINES[0], version="0.23"))))
+    assert [(own.versions, own.verdict, own.because) for own in found["vllm"]] == [
+        (("0.17", "0.23"), "refuses", "CN09"),
+        (("0.33",), "loads wrong", "SV01"),
+    ]
+    assert found["sglang"][0].because == "no facts about this version"
+
+
+def test_a_page_for_strangers_does_not_say_where_a_folder_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    for label, title in (
+        ("/home/ada-x/models/tiny-fp4", "tiny-fp4"),
+        ("./tiny-fp4/", "tiny-fp4"),
+        (".", "inner"),
+        ("..", tmp_path.name),
+        ("hf://org/name@123", "hf://org/name@123"),
+        ("", ""),
+    ):
+        validation = Validation(report=report(), label=label)
+        assert validation.title == title
+        for form in ("html", "markdown", "sarif", "junit", "jsonl"):
+            assert "ada-x" not in REPORTS[form].write(validation)
