@@ -137,7 +137,7 @@ def _adds(original: Module, module: Module, suffix: str) -> bool:
     return suffix in ADDED or suffix == "weight" or (stem is not None and stem in original.tensors)
 
 
-@rule("NM14", "other-namespace", severity=ERROR, engines=LOADERS)
+@rule("NM14", "other-namespace", severity=ERROR, engines=LOADERS, refuses=("vllm", "sglang"))
 def other_namespace(pair: Pair) -> Iterator[Found]:
     """Modules stand under another prefix than in the source, such as `model.layers` for `language_model.model.layers`.
 

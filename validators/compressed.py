@@ -167,7 +167,7 @@ def _since(quant: QuantConfig) -> Iterator[tuple[str, str]]:
 
 
 @rule(
-    "CF16", "other-format", severity=ERROR, engines=("vllm", "sglang", "tensorrt-llm", "transformers"), scope=DECLARED
+    "CF16", "other-format", severity=ERROR, refuses=("vllm", "sglang", "tensorrt-llm", "transformers"), scope=DECLARED
 )
 def other_format(modules: Modules) -> Iterator[Found]:
     """`format` is missing, unknown, not the tensors' layout, or a group's format contradicts the block's.

@@ -8,7 +8,7 @@ from typing import Any
 
 from publisher import jsonio
 from publisher.checkpoint.quantconfig import QuantConfig
-from publisher.findings import ERROR, Found
+from publisher.findings import ERROR, WARNING, Found
 from publisher.rules import ENGINES, Scope, rule
 from publisher.subjects import BLOCK, Headers, Modules
 
@@ -62,7 +62,7 @@ def _blocks(value: Any, path: str = "") -> Iterator[str]:
             yield from _blocks(item, f"{path}{key}.")
 
 
-@rule("CF02", "unknown-method", severity=ERROR, engines=ENGINES)
+@rule("CF02", "unknown-method", severity=ERROR, refuses=ENGINES)
 def unknown_method(modules: Modules) -> Iterator[Found]:
     """The declared method is missing or unreadable, not one that carries FP4, or not the one the tensors are in.
 
@@ -78,21 +78,28 @@ def unknown_method(modules: Modules) -> Iterator[Found]:
         return
     if quant is None:
         found = f"but {len(packed):,} of its modules are packed" if packed else "and holds no packed weights"
-        yield Found(
-            f"The checkpoint declares no quantization {found}; quantize it, or write the declaration.", file=CONFIG
-        )
+        message = f"The checkpoint declares no quantization {found}; quantize it, or write the declaration."
+        yield Found(message, file=CONFIG, engines=None if packed else ())
         return
     method = quant.raw.get("quant_method", quant.dialect)
     file = quant.origin.partition(":")[0]
-    methods = jsonio.data("dialects/declarations.json")["methods"]
+    facts = jsonio.data("dialects/declarations.json")
+    methods = facts["methods"]
     if method not in methods and quant.dialect in methods:
-        message = f"quant_method is {str(method)[:40]!r}, one reader's own name; write {quant.dialect}."
-        yield Found(message, file=file)
+        yield _renamed(str(method), quant.dialect, facts["aliases"].get(str(method).lower(), {}), file)
     elif method not in methods:
         message = f"quant_method is {str(method)[:40]!r}; FP4 is declared by one of {', '.join(methods)}."
         yield Found(message, file=file)
     elif quant.format in (*BLOCK, "mixed"):
         yield from _layout(modules, quant, file)
+
+
+def _renamed(method: str, meant: str, alias: Mapping[str, Any], file: str) -> Found:
+    """An engine's own name of a method: some read it, and no tool that compares names with the file or a flag."""
+    message = f"quant_method is {method[:40]!r}, a reader's own name for {meant}; write {meant}."
+    if alias.get("readers"):
+        return Found(message, file=file, severity=WARNING, engines=())
+    return Found(message, file=file, refuses=ENGINES)
 
 
 def _layout(modules: Modules, quant: QuantConfig, file: str) -> Iterator[Found]:
@@ -119,7 +126,7 @@ def _short(value: Any) -> str:
     "CF06",
     "wrong-group-size",
     severity=ERROR,
-    engines=("vllm", "sglang", "tensorrt-llm"),
+    refuses=("vllm", "sglang", "tensorrt-llm"),
     scope=Scope(
         "NVFP4 or MXFP4 declaration",
         lambda headers: any(quant.format in BLOCK for quant in headers.checkpoint.declarations),
@@ -141,7 +148,19 @@ def wrong_group_size(headers: Headers) -> Iterator[Found]:
                 message = (
                     f"{quant.origin}: {place} is {_short(value)}, {quant.format} has blocks of {block}; correct it."
                 )
-                yield Found(message, file=quant.origin.partition(":")[0])
+                engines = _size_readers(quant, place, quant is headers.checkpoint.quant)
+                yield Found(message, file=quant.origin.partition(":")[0], engines=engines)
+
+
+def _size_readers(quant: QuantConfig, place: str, obeyed: bool) -> tuple[str, ...] | None:
+    """Who reads a modelopt group size in this place; None where the rule's own engines do."""
+    if quant.dialect != "modelopt":
+        return None
+    if place.startswith("config_groups."):
+        return ("sglang",)
+    if not quant.origin.startswith(CONFIG):
+        return ("vllm", "sglang", "tensorrt-llm") if obeyed else ("tensorrt-llm",)
+    return ("vllm", "sglang")
 
 
 def _group_sizes(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -157,7 +176,7 @@ def _group_sizes(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _group_sizes(item, f"{path}{key}.")
 
 
-@rule("CF07", "bad-exclude-list", severity=ERROR, engines=ENGINES, scope=DECLARED)
+@rule("CF07", "bad-exclude-list", severity=ERROR, engines=ENGINES, refuses=("vllm",), scope=DECLARED)
 def bad_exclude_list(headers: Headers) -> Iterator[Found]:
     """The list of excluded modules is no list of unique, non-empty strings.
 
@@ -168,17 +187,13 @@ def bad_exclude_list(headers: Headers) -> Iterator[Found]:
     for quant in headers.checkpoint.declarations:
         file = quant.origin.partition(":")[0]
         for flaw in quant.flaws:
-            yield Found(f"{quant.origin}: {flaw}; write a list of names.", file=file)
-        nested = quant.raw.get("quantization")
-        for body in (quant.raw, nested if isinstance(nested, Mapping) else {}):
-            for key in EXCLUDES:
-                names = body.get(key)
-                twice = (
-                    [n for n, count in Counter(map(str, names)).items() if count > 1] if isinstance(names, list) else []
-                )
-                if twice:
-                    message = f"{quant.origin}: `{key}` names {len(twice)} modules twice, such as {_short(twice[0])}."
-                    yield Found(message + " Write each once.", file=file)
+            yield Found(f"{quant.origin}: {flaw}; write a list of names.", file=file, refuses=("vllm",))
+        for key in EXCLUDES:
+            names = quant.body.get(key)
+            twice = [n for n, count in Counter(map(str, names)).items() if count > 1] if isinstance(names, list) else []
+            if twice:
+                message = f"{quant.origin}: `{key}` names {len(twice)} modules twice, such as {_short(twice[0])}."
+                yield Found(message + " Write each once.", file=file, engines=())
 
 
 @rule("CF28", "native-auto-round", severity=ERROR, scope=DECLARED)
@@ -210,7 +225,10 @@ def nothing_declared(headers: Headers) -> Iterator[Found]:
         lost = _lost(quant)
         if lost is not None:
             message = f"{quant.origin}: `{lost}` is {_short(_at(quant, lost))}; write what the tensors are."
-            yield Found(message, file=quant.origin.partition(":")[0], refuses=("vllm", "sglang"))
+            loaders = (
+                ("vllm", "sglang", "tensorrt-llm") if quant.dialect == "compressed-tensors" else ("vllm", "sglang")
+            )
+            yield Found(message, file=quant.origin.partition(":")[0], refuses=loaders)
 
 
 def _lost(quant: QuantConfig) -> str | None:

@@ -15,6 +15,7 @@ from publisher.subjects import Headers, Shard
 
 DTYPES = frozenset({"U8", "F8_E4M3", "F32", "BF16", "F16"})
 INTEGERS = frozenset({"I32", "I64"})  # payload and shape of int4 pack-quantized sources
+BY_INDEX = ("vllm", "sglang", "atom", "transformers")  # they open the files the index names, and no others
 INDEXED = Scope("model.safetensors.index.json", lambda headers: headers.checkpoint.index is not None)
 SHARDED = Scope(
     "safetensors shard and no index",
@@ -22,7 +23,7 @@ SHARDED = Scope(
 )
 
 
-@rule("CN01", "bad-header-length", severity=ERROR, engines=ENGINES)
+@rule("CN01", "bad-header-length", severity=ERROR, refuses=ENGINES)
 def bad_header_length(shard: Shard) -> Iterator[Found]:
     """A shard's first eight bytes claim a header that is out of bounds or longer than the file.
 
@@ -35,7 +36,7 @@ def bad_header_length(shard: Shard) -> Iterator[Found]:
             yield Found(f"In {shard.header.shard} {flaw.message}; copy the file again.", file=shard.header.shard)
 
 
-@rule("CN02", "unreadable-header", severity=ERROR, engines=ENGINES)
+@rule("CN02", "unreadable-header", severity=ERROR, refuses=ENGINES)
 def unreadable_header(shard: Shard) -> Iterator[Found]:
     """A shard's header is not a JSON object of tensors with dtype, shape and offsets.
 
@@ -63,7 +64,7 @@ def duplicate_header_key(shard: Shard) -> Iterator[Found]:
             yield Found(message, file=shard.header.shard, tensor=flaw.tensor)
 
 
-@rule("CN04", "holes-or-overlap", severity=ERROR, engines=ENGINES)
+@rule("CN04", "holes-or-overlap", severity=ERROR, refuses=ENGINES)
 def holes_or_overlap(shard: Shard) -> Iterator[Found]:
     """Tensors overlap, leave holes, or do not end where the file ends.
 
@@ -86,7 +87,7 @@ def holes_or_overlap(shard: Shard) -> Iterator[Found]:
         yield Found(message, file=header.shard)
 
 
-@rule("CN05", "wrong-byte-count", severity=ERROR, engines=ENGINES)
+@rule("CN05", "wrong-byte-count", severity=ERROR, refuses=ENGINES)
 def wrong_byte_count(shard: Shard) -> Iterator[Found]:
     """A tensor's bytes are not what its shape and dtype need.
 
@@ -178,17 +179,19 @@ def missing_or_stray_shard(headers: Headers) -> Iterator[Found]:
     if checkpoint.index is None:
         flaw = checkpoint.document_flaws.get(INDEX)
         if flaw is not None:
-            yield Found(f"The index cannot be read: {flaw} Rebuild it.", file=INDEX)
+            yield Found(f"The index cannot be read: {flaw} Rebuild it.", file=INDEX, refuses=BY_INDEX)
         elif len(present) > 1:
-            yield Found(f"There are {len(present)} shards and no {INDEX}; write one.", file=INDEX)
+            message = f"There are {len(present)} shards and no {INDEX}; write one."
+            yield Found(message, file=INDEX, engines=("transformers",), refuses=("transformers",))
         return
     counts = Counter(checkpoint.weight_map.values())
     listed = {shard: count for shard, count in counts.items() if shard_name(shard)}  # CN18 names the others
     for shard in sorted(listed.keys() - present):
         message = f"{shard} is missing; the index puts {listed[shard]:,} tensors there. Copy or download it again."
-        yield Found(message, file=shard)
+        yield Found(message, file=shard, refuses=BY_INDEX)
     for shard in sorted(present - listed.keys()) if listed else ():
-        yield Found(f"{shard} is not in the index; remove it, or rebuild the index.", file=shard)
+        message = f"{shard} is not in the index; remove it, or rebuild the index."
+        yield Found(message, file=shard, engines=("tensorrt-llm",))
 
 
 @rule("CN10", "tensor-in-two-shards", severity=ERROR, engines=ENGINES)
@@ -254,7 +257,7 @@ def odd_shard_names(headers: Headers) -> Iterator[Found]:
             yield Found(f"{len(lost):,} of {int(total):,} shard numbers are missing, the first is {min(lost)}.")
 
 
-@rule("CN13", "no-weights-in-shard", severity=ERROR, engines=ENGINES)
+@rule("CN13", "no-weights-in-shard", severity=ERROR, refuses=ENGINES)
 def no_weights_in_shard(shard: Shard) -> Iterator[Found]:
     """A shard is empty, cut short, or a Git LFS pointer.
 

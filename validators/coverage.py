@@ -117,7 +117,7 @@ def _compressed_inputs(raw: Mapping[str, Any]) -> tuple[bool, bool]:
     return stored == {True}, stored == {True, False}
 
 
-@rule("NM04", "wrong-shape", severity=ERROR, engines=ENGINES, scope=PACKED)
+@rule("NM04", "wrong-shape", severity=ERROR, refuses=ENGINES, scope=PACKED)
 def wrong_shape(modules: Modules) -> Iterator[Found]:
     """A packed weight is not (out, in/2), or its block scales are not (out, in/block) in plain rows.
 
@@ -225,7 +225,12 @@ def wrong_dtype(modules: Modules) -> Iterator[Found]:
             if ref is not None and ref.dtype != dtype:
                 mild = suffix == "weight_scale_2" and ref.dtype == "BF16"
                 message = f"{ref.name} is {ref.dtype[:20]}, not {dtype}; write it as {dtype}."
-                yield Found(message, file=ref.shard, tensor=ref.name, severity=WARNING if mild else ERROR)
+                file, tensor = ref.shard, ref.name
+                if mild:
+                    yield Found(message, file=file, tensor=tensor, severity=WARNING, engines=())
+                else:
+                    asserts = ("tensorrt-llm",) if suffix == "weight_scale" and dtype == "F8_E4M3" else ()
+                    yield Found(message, file=file, tensor=tensor, refuses=asserts)
 
 
 @rule("NM06", "scalar-with-shape", severity=ERROR, refuses=("vllm",), scope=PACKED)

@@ -16,7 +16,7 @@ INPUTS = ("input_scale", "input_scale_2", "input_global_scale")
 NUMBERED = Scope("numbered expert", lambda modules: bool(modules.experts))
 
 
-@rule("NM09", "missing-expert", severity=ERROR, engines=LOADERS, scope=NUMBERED)
+@rule("NM09", "missing-expert", severity=ERROR, engines=LOADERS, refuses=("atom",), scope=NUMBERED)
 def missing_expert(modules: Modules) -> Iterator[Found]:
     """Experts or their projections are missing: layers, experts and projections do not form a full grid.
 

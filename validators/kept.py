@@ -22,7 +22,7 @@ def _at(module: Module) -> dict[str, Any]:
     "NM10",
     "quantized-router",
     severity=ERROR,
-    engines=LOADERS,
+    refuses=LOADERS,
     scope=Scope("router", lambda modules: any(m.role == "router" for m in modules.checkpoint.modules.values())),
 )
 def quantized_router(modules: Modules) -> Iterator[Found]:
@@ -69,7 +69,8 @@ def quantized_by_mistake(modules: Modules) -> Iterator[Found]:
     for module in modules.packed:
         if module.role in KEPT:
             message = f"The {KEPT[module.role]} {module.name} is quantized; exclude it and quantize again."
-            yield Found(message, **_at(module))
+            refuses = tuple(engine for engine in LOADERS if (module.role, engine) != ("head", "vllm"))
+            yield Found(message, **_at(module), refuses=refuses)
     for module in modules.checkpoint.modules.values():
         bias = module.tensors.get("bias")
         if bias is not None and bias.dtype not in PLAIN:
@@ -196,7 +197,7 @@ def _buildable(module: Module) -> bool:
 # --- vectors -------------------------------------------------------------------------------------------------------
 
 
-@rule("NM18", "quantized-vector", severity=ERROR, engines=ENGINES)
+@rule("NM18", "quantized-vector", severity=ERROR, refuses=ENGINES)
 def quantized_vector(modules: Modules) -> Iterator[Found]:
     """A tensor of one dimension is quantized.
 

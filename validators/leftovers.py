@@ -16,7 +16,7 @@ _BUFFER = re.compile(
 )
 
 
-@rule("NM13", "producer-leftover", severity=ERROR, engines=("vllm", "sglang"))
+@rule("NM13", "producer-leftover", severity=ERROR, refuses=("vllm", "sglang"))
 def producer_leftover(headers: Headers) -> Iterator[Found]:
     """A tensor is an internal buffer of the quantization tool or of an adapter.
 
@@ -51,7 +51,14 @@ def _four_bits(modules: Modules) -> bool:
 INTEGER = frozenset({"weight_shape", "weight_zero_point", "weight_g_idx", "qweight", "qzeros", "g_idx"})
 
 
-@rule("NM15", "integer-leftover", severity=ERROR, engines=LOADERS, scope=Scope("FP4 declaration", _four_bits))
+@rule(
+    "NM15",
+    "integer-leftover",
+    severity=ERROR,
+    engines=LOADERS,
+    refuses=("vllm", "sglang"),
+    scope=Scope("FP4 declaration", _four_bits),
+)
 def integer_leftover(modules: Modules) -> Iterator[Found]:
     """A module still holds the source's integer format: an I32 payload, its shape, zero points or group indices.
 

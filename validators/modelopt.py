@@ -40,7 +40,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
-@rule("CF04", "files-disagree", severity=ERROR, engines=("vllm", "sglang", "tensorrt-llm"), scope=DECLARED)
+@rule("CF04", "files-disagree", severity=ERROR, engines=("tensorrt-llm",), scope=DECLARED)
 def files_disagree(headers: Headers) -> Iterator[Found]:
     """config.json and hf_quant_config.json are not both there, or do not declare the same.
 
@@ -55,7 +55,7 @@ def files_disagree(headers: Headers) -> Iterator[Found]:
         lost = FILE if file is None else CONFIG
         flaw = headers.checkpoint.document_flaws.get(lost)
         message = f"{lost} cannot be read: {flaw}" if flaw else f"{lost} declares nothing, the other file does"
-        yield Found(f"{message.rstrip('.')}; write both files from one declaration.", file=lost)
+        yield Found(f"{message.rstrip('.')}; write both files from one declaration.", file=lost, engines=())
         return
     mine, theirs = _facts(inline), _facts(file)
     for key, value in mine.items():
@@ -173,12 +173,14 @@ def other_algorithm(modules: Modules) -> Iterator[Found]:
         if facts[algo].get("activations") == "static" and not inputs:
             yield Found(f"None of {total:,} {algo} modules has an input scale; declare W4A16_NVFP4.", **where)
         if facts[algo].get("activations") == "none" and inputs == total:
-            yield Found(f"All {total:,} {algo} modules have an input scale; declare NVFP4.", **where)
+            message = f"All {total:,} {algo} modules have an input scale; declare NVFP4."
+            yield Found(message, **where, engines=())
         if smooths and not smoothed:
-            yield Found(f"None of {total:,} {algo} modules has a pre_quant_scale; declare NVFP4.", **where)
+            message = f"None of {total:,} {algo} modules has a pre_quant_scale; declare NVFP4."
+            yield Found(message, **where, engines=("sglang", "tensorrt-llm"))
         if not smooths and smoothed:
             message = f"{smoothed:,} of {total:,} {algo} modules have a pre_quant_scale; declare NVFP4_AWQ."
-            yield Found(message, **where)
+            yield Found(message, **where, engines=("sglang", "tensorrt-llm"), refuses=("vllm",))
     yield from _groups_without_inputs(modules)
 
 
@@ -207,10 +209,10 @@ def _groups_without_inputs(modules: Modules) -> Iterator[Found]:
     weight_only = (quant.algo or "").upper().startswith("W4A16")
     if inputs and not weight_only and not any(inputs):
         message = f"{quant.origin}: quant_algo is {quant.algo}, but no group has input_activations; declare W4A16_NVFP4"
-        yield Found(f"{message} or write them.", file=CONFIG)
+        yield Found(f"{message} or write them.", file=CONFIG, engines=())
     if weight_only and any(inputs):
         message = f"{quant.origin}: quant_algo is {quant.algo}, but a group has input_activations; remove them."
-        yield Found(message, file=CONFIG)
+        yield Found(message, file=CONFIG, engines=())
 
 
 @rule("CF14", "unread-cache-scheme", severity=WARNING, engines=("vllm", "tensorrt-llm"), scope=DECLARED)

@@ -73,7 +73,7 @@ def misplaced_quant_file(headers: Headers) -> Iterator[Found]:
     """
     modelopt, present = _method(headers) == "modelopt", FILE in headers.checkpoint.files.sizes
     if modelopt and not present:
-        yield Found(f"There is no {FILE} beside the modelopt declaration; write it.", file=FILE)
+        yield Found(f"There is no {FILE} beside the modelopt declaration; write it.", file=FILE, engines=())
     if present and not modelopt:
         yield Found(f"{FILE} stands beside a {_method(headers)} declaration; remove it.", file=FILE)
 

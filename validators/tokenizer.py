@@ -36,7 +36,12 @@ def _mapped(side: SideFiles) -> dict[tuple[str, str], str]:
 
 
 @rule(
-    "SD02", "missing-custom-code", severity=ERROR, engines=ENGINES, scope=Scope("auto_map", lambda s: bool(_mapped(s)))
+    "SD02",
+    "missing-custom-code",
+    severity=ERROR,
+    engines=ENGINES,
+    refuses=("transformers",),
+    scope=Scope("auto_map", lambda s: bool(_mapped(s))),
 )
 def missing_custom_code(side: SideFiles) -> Iterator[Found]:
     """A module that an auto_map names, or that such a module imports from beside itself, is missing or lacks the class.
