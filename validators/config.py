@@ -74,7 +74,8 @@ def unknown_method(modules: Modules) -> Iterator[Found]:
     quant, packed = modules.quant, modules.packed
     flaw = modules.checkpoint.document_flaws.get(CONFIG)
     if flaw:
-        yield Found(f"{flaw.rstrip('.')}; engines read nothing of it. Write it again.", file=CONFIG)
+        message = f"{flaw.rstrip('.')}; nothing it declares could be judged. Write it again."
+        yield Found(message, file=CONFIG, engines=())  # CF29 says who refuses it
         return
     if quant is None:
         found = f"but {len(packed):,} of its modules are packed" if packed else "and holds no packed weights"
@@ -225,10 +226,8 @@ def nothing_declared(headers: Headers) -> Iterator[Found]:
         lost = _lost(quant)
         if lost is not None:
             message = f"{quant.origin}: `{lost}` is {_short(_at(quant, lost))}; write what the tensors are."
-            loaders = (
-                ("vllm", "sglang", "tensorrt-llm") if quant.dialect == "compressed-tensors" else ("vllm", "sglang")
-            )
-            yield Found(message, file=quant.origin.partition(":")[0], refuses=loaders)
+            refuses = ("vllm", "sglang", "tensorrt-llm") if lost == "config_groups" else ("vllm", "sglang")
+            yield Found(message, file=quant.origin.partition(":")[0], refuses=refuses)
 
 
 def _lost(quant: QuantConfig) -> str | None:

@@ -98,8 +98,8 @@ def dialect_of(raw: Mapping[str, Any]) -> str:
         return "modelopt"
     if not isinstance(method, str):
         return "unknown"
-    aliases: Mapping[str, str] = _facts()["aliases"]
-    return aliases.get(method.lower(), method)
+    meant: str = _facts()["aliases"].get(method.lower(), {}).get("means", method)
+    return meant
 
 
 def _facts() -> Mapping[str, Any]:

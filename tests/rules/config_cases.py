@@ -55,7 +55,7 @@ CASES = [
         place="config.json",
     ),
     Case("CF02", "foreign", quant(lambda q: q.update(quant_method="awq")), "CF02", base="llama-mxfp4"),
-    Case("CF02", "readers-own-name", quant(lambda q: q.update(quant_method="modelopt_fp4")), "CF02"),
+    Case("CF02", "readers-own-name", quant(lambda q: q.update(quant_method="modelopt_fp4")), "CF02w"),
     Case(
         "CF02",
         "underscore",
