@@ -157,6 +157,7 @@ def config(sizes: Sizes, form: str | None = None) -> dict[str, Any]:
         "architectures": ["KimiK25ForConditionalGeneration"],
         "model_type": "kimi_k25",
         "text_config": text,
+        "torch_dtype": "bfloat16",
     }
     if form:
         whole["quantization_config"] = _declaration(form, sizes)
@@ -183,16 +184,23 @@ def _declaration(form: str, sizes: Sizes) -> dict[str, Any]:
         "qscheme": "per_group",
         "ch_axis": -1,
         "group_size": 32,
+        "symmetric": None,
+        "scale_type": "float",
         "scale_format": "e8m0",
         "scale_calculation_mode": "even",
         "round_method": "half_even",
         "observer_cls": "PerBlockMXObserver",
     }
+    parts = ("self_attn", r"mlp\.gate", "lm_head", "vision_tower", "mm_projector")
+    tensors = {"weight": {**spec, "is_dynamic": False}, "input_tensors": {**spec, "is_dynamic": True}}
     return {
         "quant_method": "quark",
         "version": "0.13",
-        "global_quant_config": {"weight": {**spec, "is_dynamic": False}, "input_tensors": {**spec, "is_dynamic": True}},
-        "exclude": ignore,
+        "global_quant_config": {**tensors, "output_tensors": None, "bias": None},
+        "exclude": [rf"re:^(.*\.)?{part}(\..*)?$" for part in parts],
+        "layer_type_quant_config": {},
+        "layer_quant_config": {},
+        "kv_cache_quant_config": {},
         "export": {"pack_method": "reorder", "weight_format": "real_quantized", "kv_cache_group": []},
     }
 
@@ -226,7 +234,7 @@ def write(folder: Path, entries: Iterable[Entry], configuration: Mapping[str, An
         position += entry.size
     parts = [part for part in parts if part]
     for number, part in enumerate(parts, 1):
-        name = f"model-{number:05d}-of-{len(parts):06d}.safetensors"
+        name = f"model-{number:05d}-of-{len(parts):05d}.safetensors"
         _write_shard(folder / name, part, fill)
         weight_map |= dict.fromkeys((entry.name for entry in part), name)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}

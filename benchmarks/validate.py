@@ -1,9 +1,10 @@
-"""The validator on Kimi-shaped checkpoints: header rules without data, scale rules over real scale bytes.
+"""The validator on Kimi-shaped checkpoints: header rules without data, scale and payload rules over real bytes.
 
 Headers: sparse files with the real names and shapes, at growing sizes, so that the growth can be read off; beside them
 `json.loads` of the same headers and index (any validator in Python parses them) and the safetensors library listing the
-names. Every measurement is a process of its own, for its peak memory. Scales: one thread, warm caches, random but clean
-scale bytes, holes where the payload would be; beside them a numpy copy between two arrays.
+names. Every measurement is a process of its own, for its peak memory. Scales and payloads: one thread, warm caches,
+random but clean bytes, holes where the rest would be; beside them a numpy copy between two arrays. Payloads are counted
+with numba, its compiling left out and told, and without.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shutil
 import statistics
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,13 @@ from benchmarks.measure import Result, Timing, faster, last_json, longer, run_ch
 
 # sizes to open, shards of the last (fewer for a smaller one), rounds
 HEADERS = {
-    "small": ([kimi.Sizes(layers=1, experts=4, shrink=32), kimi.Sizes(layers=2, experts=4, shrink=32)], 3, 1),
+    "small": ([kimi.Sizes(layers=1, experts=4, shrink=16), kimi.Sizes(layers=2, experts=4, shrink=16)], 3, 1),
     "normal": ([kimi.Sizes(layers=15), kimi.Sizes(layers=60), kimi.Sizes(layers=108)], 119, 3),
 }
 # experts whose scales are written, divisor of widths, rounds
-SCALES = {"small": (2, 32, 1), "normal": (80, 1, 5)}
+SCALES = {"small": (2, 16, 1), "normal": (80, 1, 5)}
+# the same for payloads
+PAYLOADS = {"small": (2, 16, 1), "normal": (24, 1, 5)}
 FULL = 60  # sparse layers of the published model
 
 
@@ -37,6 +41,7 @@ def run(size: str, folder: Path) -> Result:
     _headers(result, size, folder)
     for form in ("nvfp4", "mxfp4"):
         _scales(result, size, folder, form)
+        _payloads(result, size, folder, form)
     return result
 
 
@@ -136,7 +141,56 @@ def _scale_noise(form: str) -> kimi.Fill:
     def fill(entry: kimi.Entry) -> bytes | None:
         if entry.name.endswith("weight_scale"):
             return random.integers(low, high, entry.size, np.uint8).tobytes()
-        return one if entry.name.endswith(("_scale_2", "input_scale")) else None
+        if entry.name.endswith("input_scale"):  # one for gate and up
+            seen = zlib.crc32(entry.name.replace("gate_proj", "up_proj").encode())
+            return np.float32(1e-4 * (1 + seen / 2**32)).tobytes()
+        return one if entry.name.endswith("_scale_2") else None
+
+    return fill
+
+
+# --- payloads ------------------------------------------------------------------------------------------------------
+
+
+def _payloads(result: Result, size: str, folder: Path, form: str) -> None:
+    experts, shrink, rounds = PAYLOADS[size]
+    sizes = kimi.Sizes(layers=1, experts=experts, shrink=shrink)
+    place = folder / f"payload-{form}"
+    kimi.write(place, kimi.quantized(kimi.source(sizes), form), kimi.config(sizes, form), 2, _payload_noise(form))
+    ways = {"with numba": "payload-numba", "without numba": "payload-numpy"}
+    for way, what in ways.items():
+        children = [(run_child(_self(what, place)), run_child(_self("copy-payload", place))) for _ in range(rounds)]
+        found = [last_json(ours.output) | last_json(copy.output) for ours, copy in children]
+        if "seconds" not in found[0]:
+            result.not_run[f"{form}: payload rules {way}"] = str(found[0].get("reason"))
+            continue
+        _payload_rows(result, f"{form}: payload rules {way}", found, max(ours.peak for ours, _ in children))
+    children = [(run_child(_self("plain", place)), run_child(_self("copy-payload", place))) for _ in range(rounds)]
+    found = [last_json(ours.output) | last_json(copy.output) for ours, copy in children]
+    _payload_rows(result, f"{form}: search of plain tensors", found, max(ours.peak for ours, _ in children))
+    shutil.rmtree(place)
+
+
+def _payload_rows(result: Result, name: str, found: list[dict[str, Any]], peak: int) -> None:
+    """Our rate over that of a copy; both in bytes per second, since the copy is of another size."""
+    ours = Timing(name=name, rounds=tuple(one["seconds"] for one in found), size=found[0]["bytes"])
+    more = {key: round(found[0][key], 2) for key in ("compiling",) if key in found[0]}
+    result.rows.append(ours.to_json(peak_mb=peak // 1_000_000, findings=found[0]["findings"], **more))
+    rates = [one["bytes"] / one["seconds"] / one["copy_rate"] for one in found]
+    result.ratios.append(spread(f"{name} / numpy copy, one thread", rates, "higher"))
+
+
+def _payload_noise(form: str) -> kimi.Fill:
+    import numpy as np
+
+    random, scales = np.random.default_rng(1), _scale_noise(form)
+
+    def fill(entry: kimi.Entry) -> bytes | None:
+        if entry.dtype != "U8" or entry.name.endswith("weight_scale"):
+            return scales(entry)
+        codes = random.integers(0, 256, entry.size, np.uint8)
+        codes[::8] |= 0x70  # every block has a weight at the top, as its scale says
+        return codes.tobytes()
 
     return fill
 
@@ -214,6 +268,51 @@ def _measure_copy(place: Path) -> dict[str, Any]:
     return {"copy": seconds}
 
 
+def _measure_payload(place: Path, numba: bool) -> dict[str, Any]:
+    import numpy as np
+
+    from publisher.formats import scan
+    from publisher.subjects import payload
+
+    if numba and not scan.accelerated():
+        return {"reason": "numba is not installed"}
+    began = time.perf_counter()
+    scan.BlockCounts().add(np.zeros(8, np.uint8), np.zeros(1, np.uint8), fast=numba)
+    compiling = time.perf_counter() - began
+    payload.FAST_FROM = 0 if numba else sys.maxsize
+    return _measure_rules(place, "Payload", "Payloads") | ({"compiling": compiling} if numba else {})
+
+
+def _measure_rules(place: Path, *kinds: str) -> dict[str, Any]:
+    """The rules on these kinds of evidence, the second time they read the files."""
+    from publisher import rules
+    from publisher.checkpoint.open import open_checkpoint
+    from publisher.subjects import Evidence
+
+    codes = [code for code, rule in rules.load_rules().items() if rule.evidence.__name__ in kinds]
+    checkpoint = open_checkpoint(place)
+    headers = sum(header.data_start for header in checkpoint.shards.values())
+    taken: float = 0
+    for _ in range(2):
+        began = time.perf_counter()
+        report = rules.run(Evidence(checkpoint=checkpoint), level="full", select=codes)
+        taken = time.perf_counter() - began
+    return {"seconds": taken, "bytes": report.bytes_read - headers, "findings": len(report.findings)}
+
+
+def _measure_copy_rate(_place: Path) -> dict[str, Any]:
+    """Bytes per second of a copy between two arrays of 512 MB; the fastest of five."""
+    import numpy as np
+
+    data, target = np.ones(1 << 29, np.uint8), np.ones(1 << 29, np.uint8)
+    seconds = math.inf
+    for _ in range(5):
+        began = time.perf_counter()
+        np.copyto(target, data)
+        seconds = min(seconds, time.perf_counter() - began)
+    return {"copy_rate": len(data) / seconds}
+
+
 def _scale_bytes(place: Path) -> int:
     sizes = []
     for path in place.glob("*.safetensors"):
@@ -230,6 +329,10 @@ MEASURES = {
     "names": _measure_names,
     "scales": _measure_scales,
     "copy": _measure_copy,
+    "payload-numba": lambda place: _measure_payload(place, True),
+    "payload-numpy": lambda place: _measure_payload(place, False),
+    "plain": lambda place: _measure_rules(place, "Plain"),
+    "copy-payload": _measure_copy_rate,
 }
 
 if __name__ == "__main__":

@@ -59,6 +59,13 @@ class Packed:
         """Bytes of payload in a block."""
         return BLOCK[self.format] // 2
 
+    @property
+    def size(self) -> int:
+        """Bytes to read."""
+        if self.sample is None or self.sample >= self.scales.size:
+            return self.scales.size + self.weight.size
+        return sum(end - begin for begin, end in self.stretches()) * (self.width + 1)
+
     def stretches(self) -> Iterator[tuple[int, int]]:
         """The blocks to look at, as ranges in order."""
         total = self.scales.size
@@ -233,7 +240,7 @@ class PayloadPass:
         self.packed = [one for one in found if all(self._there(ref) for ref in (one.scales, one.weight))]
         floats = [ref for ref in _floats(self.checkpoint) if self._there(ref)] if Plain in self.kinds else []
         self.plain = plan(self.checkpoint, floats)
-        self.meter.total += sum(ref.size for ref in floats) + sum(run.size for one in self.packed for run in one.runs())
+        self.meter.total += sum(ref.size for ref in floats) + sum(one.size for one in self.packed)
 
     def _there(self, ref: TensorRef) -> bool:
         found = readable(self.checkpoint, ref)

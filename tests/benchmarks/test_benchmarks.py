@@ -73,7 +73,7 @@ def test_job_stands_beside_cp(tmp_path: Path) -> None:
 
 
 def test_validate_shows_growth_and_stands_beside_parsing_and_copying(tmp_path: Path) -> None:
-    rows, ratios, _ = figures(bench(tmp_path, "--only", "validate")[0], "validate")
+    rows, ratios, not_run = figures(bench(tmp_path, "--only", "validate")[0], "validate")
     whole = [row for name, row in rows.items() if name.endswith("open + header rules")]
     assert len(whole) == 2
     assert all(row["peak_mb"] > 0 and row["tensors_per_s"] > 0 and row["findings"] == 0 for row in whole)
@@ -81,6 +81,9 @@ def test_validate_shows_growth_and_stands_beside_parsing_and_copying(tmp_path: P
     for form in ("nvfp4", "mxfp4"):
         assert f"{form}: scale rules / numpy copy, one thread" in ratios
         assert rows[f"{form}: scale rules"]["findings"] == 0
+        for what in ("payload rules with numba", "payload rules without numba", "search of plain tensors"):
+            assert f"{form}: {what} / numpy copy, one thread" in ratios or "numba is not installed" in not_run
+            assert rows[f"{form}: {what}"]["peak_mb"] > 0
 
 
 def test_the_model_has_the_published_number_of_modules() -> None:
