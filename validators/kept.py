@@ -78,7 +78,7 @@ def quantized_by_mistake(modules: Modules) -> Iterator[Found]:
                 f"{bias.name} is {bias.dtype[:20]}; keep biases unquantized.", file=bias.shard, tensor=bias.name
             )
         routing = module.tensors.get("e_score_correction_bias")
-        if routing is not None and routing.dtype != (wanted := _routing_dtype(modules, routing.name)):
+        if routing is not None and routing.dtype not in ("F32", wanted := _routing_dtype(modules, routing.name)):
             message = f"{routing.name} is {routing.dtype[:20]}, not {wanted}; copy it from the source."
             yield Found(message, file=routing.shard, tensor=routing.name)
 

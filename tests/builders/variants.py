@@ -200,6 +200,22 @@ def mixed(source: Tiny) -> Tiny:
     return _finished(result)
 
 
+def quark_nvfp4(source: Tiny) -> Tiny:
+    """Quark 0.13's two-level NVFP4: a list of two specs, and scales of its own names."""
+    result, form = nvfp4(source), mxfp4(source)
+    block = form.config["quantization_config"]
+    for name in [name for name in result.tensors if name.endswith(".input_scale")]:
+        result.tensors[f"{name}_2"] = result.tensors.pop(name)
+    first = {"dtype": "fp4", "qscheme": "per_group", "ch_axis": -1, "group_size": 16, "scale_format": "e4m3"}
+    second = {"dtype": "fp8_e4m3", "qscheme": "per_tensor", "scale_format": "float32"}
+    specs = [{**first, "is_dynamic": False}, {**second, "is_dynamic": False}]
+    inputs = [{**first, "is_dynamic": True}, {**second, "is_dynamic": False}]
+    block["global_quant_config"] |= {"weight": specs, "input_tensors": inputs}
+    block["version"] = "0.13"
+    result.config["quantization_config"], result.hf_quant_config = block, None
+    return _finished(result)
+
+
 # --- calibrated caches ---------------------------------------------------------------------------------------------
 
 
@@ -251,6 +267,8 @@ VARIANTS: dict[str, Callable[[], tuple[Tiny, Tiny]]] = {
     "llama-awq": lambda: (s := llama(), smoothed(s)),
     "mixture-awq": lambda: (s := mixture(), smoothed(s)),
     "mixture-mixed": lambda: (s := mixture(), mixed(s)),
+    "llama-quark-nvfp4": lambda: (s := llama(), quark_nvfp4(s)),
+    "mixture-quark-nvfp4": lambda: (s := mixture(), quark_nvfp4(s)),
     "llama-nvfp4-cache": lambda: (s := llama(), cached(nvfp4(s))),
     "mixture-nvfp4-cache": lambda: (s := mixture(), cached(nvfp4(s))),
     "llama-mxfp4-cache": lambda: (s := llama(), cached_quark(mxfp4(s))),

@@ -15,7 +15,7 @@ from tests.builders.edits import (
     typed,
     without,
 )
-from tests.builders.tiny import Tensor, Tiny, f32, llama
+from tests.builders.tiny import Tensor, Tiny, f32, llama, mixture
 from tests.builders.variants import gpt_oss
 from tests.rules.cases import Case
 
@@ -46,6 +46,16 @@ def stack_module(tiny: Tiny) -> None:
     module = f"{STACK}.gate_up_proj"
     tiny.tensors[f"{module}.weight_packed"] = Tensor("U8", (4, 64, 32), b"\x21" * 8192)
     tiny.tensors[f"{module}.weight_scale"] = Tensor("F8_E4M3", (4, 64, 4), b"\x38" * 1024)
+
+
+def edge_layer(tiny: Tiny) -> None:
+    """The experts of the last layer are left in 16 bits on purpose."""
+    source, layer = mixture(), "model.layers.2.mlp.experts"
+    for name in [name for name in tiny.tensors if name.startswith(f"{layer}.")]:
+        del tiny.tensors[name]
+    tiny.tensors |= {name: tensor for name, tensor in source.tensors.items() if name.startswith(f"{layer}.")}
+    tiny.config["quantization_config"]["ignore"].append(f"{layer}*")
+    tiny.hf_quant_config["quantization"]["exclude_modules"].append(f"{layer}*")
 
 
 def mostly_plain(tiny: Tiny) -> None:
@@ -143,6 +153,7 @@ CASES = [
 ]
 
 LEGITIMATE: list[tuple[str, str, Edit]] = [
+    ("edge-layer-plain", "mixture-nvfp4", edge_layer),
     (
         "expert-stack-excluded",
         "gpt-oss",

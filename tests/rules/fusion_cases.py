@@ -10,7 +10,14 @@ from tests.builders.tiny import Tensor, Tiny, f32, mixture
 from tests.rules.cases import Case
 
 Q = "model.layers.0.self_attn.q_proj"
+K = "model.layers.0.self_attn.k_proj"
+LATENT = "model.layers.0.self_attn.q_a_proj"
 STACK = "model.layers.1.mlp.experts"
+
+
+def divisor(module: str, of: str) -> Edit:
+    """Another global scale in compressed-tensors' direction."""
+    return put(f"{module}.{of}_global_scale", f32(30000.0, (1,)))
 
 
 def inputs(expert: str, value: float) -> Edit:
@@ -97,6 +104,26 @@ CASES = [
             base="mixture-nvfp4",
         ),
         Case("FU03", "latent", set_global("model.layers.0.self_attn.q_a_proj", 3e-5), "FU03", base="mixture-nvfp4"),
+        Case("FU01", "divisor", divisor(K, "weight"), "FU01", base="llama-ct-nvfp4", place="model.layers.0.self_attn"),
+        Case("FU01", "quark", set_global(K, 3e-5), "FU01", base="llama-quark-nvfp4", place="model.layers.0.self_attn"),
+        Case("FU02", "divisor", divisor(UP, "weight"), "FU02", base="llama-ct-nvfp4", place="model.layers.0.mlp"),
+        Case("FU02", "quark", set_global(UP, 3e-5), "FU02", base="llama-quark-nvfp4", place="model.layers.0.mlp"),
+        Case("FU03", "divisor", divisor(LATENT, "weight"), "FU03", base="mixture-ct-nvfp4", place="self_attn"),
+        Case("FU03", "kimi", set_global(f"language_model.{LATENT}", 3e-5), "FU03", base="kimi-nvfp4", place="self_attn"),
+        Case("FU04", "divisor", divisor(f"{EXPERT}.gate_proj", "weight"), "FU04", base="mixture-ct-nvfp4", place=EXPERT),
+        Case(
+            "FU04", "kimi", set_global(f"language_model.{EXPERT}.gate_proj", 3e-5), "FU04", base="kimi-nvfp4", place=EXPERT
+        ),
+        Case("FU04", "quark", set_global(f"{EXPERT}.gate_proj", 3e-5), "FU04", base="mixture-quark-nvfp4", place=EXPERT),
+        Case("FU05", "quark", put(f"{UP}.input_scale_2", f32(0.0062)), "FU05w", base="llama-quark-nvfp4", place="mlp"),
+        Case(
+            "FU08",
+            "kimi",
+            each(*(put(f"language_model.{EXPERT}.{p}_proj.input_scale", f32(0.2)) for p in ("gate", "up"))),
+            "FU08w",
+            base="kimi-nvfp4",
+            place=EXPERT,
+        ),
         Case("FU05", "q", put(f"{Q}.input_scale", f32(0.0062)), "FU05", place="self_attn"),
         Case("FU05", "up", put(f"{UP}.input_scale", f32(0.0062)), "FU05", place="mlp"),
         Case(
