@@ -70,6 +70,11 @@ class StoredWeight:
     part: Part | None = None
 
     @property
+    def turned(self) -> bool:
+        """Whether it is stored (in, out): any rows of it take reading all."""
+        return self.part is not None and self.part.transposed
+
+    @property
     def size(self) -> int:
         """Bytes that reading all of it takes, about."""
         share = self.part is not None and self.ref.shape[0] * self.ref.elements

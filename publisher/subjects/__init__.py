@@ -4,7 +4,7 @@
 scales are read once, in file order, and handed to every rule that wants them.
 """
 
-from publisher.subjects.compared import Compared, Comparison
+from publisher.subjects.comparison import Compared, Comparison
 from publisher.subjects.evidence import CARD, LEVELS, Evidence, Meter
 from publisher.subjects.modules import BLOCK, CACHE_SCALARS, PLAIN, SCALARS, SCALE_SUFFIXES, Headers, Modules, Shard
 from publisher.subjects.payload import Packed, Payload, Payloads, Plain, Tally

@@ -4,8 +4,9 @@ Error and cosine are taken over every weight, or over a sample where one is aske
 sample of blocks always, because it is tried in several modes. A sample is whole rows in a few runs spread over the
 matrix, the same ones every time. Rows are read in pieces, so memory stays bounded whatever the matrix.
 
-A source may be BF16, F16, F32, INT4 or FP8, alone or fused (see `checkpoint.weights`). What cannot be compared is kept
-with its reason. Formulas: relative RMSE `|q - w| / |w|`, cosine `q.w / (|q| |w|)`, both over all weights looked at.
+A source may be BF16, F16, F32, INT4 or FP8, alone or fused (see `checkpoint.weights`). What cannot be compared is left
+to the meter with its reason, so that no rule passes it for checked. Layers stored in FP8 or INT4 are compared too, by
+their error alone.
 """
 
 from __future__ import annotations
@@ -24,124 +25,19 @@ from publisher.formats import makers
 from publisher.formats.blocks import Float32Array
 from publisher.formats.int4 import Intermediate, Order
 from publisher.formats.makers import Sample, Verdict
+from publisher.subjects.comparison import Compared, Comparison
 from publisher.subjects.evidence import Evidence, Meter
 from publisher.subjects.modules import is_packed
 from publisher.subjects.packed import PackedWeight, open_packed
 from publisher.subjects.pruned import NONZERO, pruned_modules
-from publisher.subjects.sampled import Sums, pieces_of, plain_error, rows_looked, runs_of
+from publisher.subjects.recoded import compare, pair_of, recoded
+from publisher.subjects.sampled import RUNS, Sums, pieces_of, plain_error, rows_looked, runs_of
 from publisher.subjects.twins import RELATED, Twins, cosine
 from publisher.subjects.untouched import Untouched, read_untouched
 
 SAMPLE = 4096  # blocks of a module whose arithmetic is judged
+STACKED = ("_proj_blocks", "_proj", "_proj_weight", "_proj_packed")  # packed experts, all in one tensor
 FAR = 0.3  # relative RMSE beyond which a reason is looked for; no rounding to four bits reaches it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
-    """One packed weight beside its source.
-
-    Args:
-        module: the module.
-        format: nvfp4 or mxfp4.
-        stored: how the source stores it: BF16, int4, fp8 ...
-        weights: of the whole matrix.
-        looked: weights that error and cosine are taken over.
-        norm: the source's sum of squares over these.
-        own: the stored weights' sum of squares.
-        product: sum of products of both.
-        error: sum of squared differences.
-        amax: the source's largest magnitude over these.
-        finite: whether the stored weights are; with a NaN scale they are not.
-        sound: whether the source's are.
-        global_scale: the stored scalar, as it stands; None for MX.
-        direction: which way it goes.
-        verdict: the arithmetic found in the sample.
-        intermediate: what a quantized source was rounded to before it was quantized again.
-        plain_error: squared error of the sample's blocks under plain `max` scales, over their own; None where the
-            scales are those, or the format has none.
-        cause: why the two are far apart, where that was found: swapped, other, order, scaled.
-        twin: the module whose source fits instead (cause `other`).
-        pruned: whether it is declared pruned; then only pairs that were kept are compared.
-    """
-
-    module: Module
-    format: str
-    stored: str
-    weights: int
-    looked: int
-    norm: float
-    own: float
-    product: float
-    error: float
-    amax: float
-    finite: bool
-    sound: bool
-    global_scale: float | None
-    direction: str | None
-    verdict: Verdict
-    intermediate: Intermediate = "BF16"
-    plain_error: float | None = None
-    cause: str | None = None
-    twin: str | None = None
-    pruned: bool = False
-
-    @property
-    def name(self) -> str:
-        """The module's name."""
-        return self.module.name
-
-    @property
-    def rel_rmse(self) -> float:
-        """Error over norm; infinite where the source is all zero and the result is not."""
-        if self.norm <= 0:
-            return 0.0 if self.error <= 0 else math.inf
-        return math.sqrt(self.error / self.norm)
-
-    @property
-    def cosine(self) -> float:
-        """1 where both are zero, 0 where one is."""
-        if self.norm <= 0 or self.own <= 0:
-            return 1.0 if self.norm == self.own else 0.0
-        return self.product / math.sqrt(self.norm) / math.sqrt(self.own)
-
-    @property
-    def dead(self) -> bool:
-        """Whether the source, as far as looked at, is all zero."""
-        return self.sound and self.amax == 0
-
-    @property
-    def whole(self) -> bool:
-        """Whether every weight was looked at."""
-        return self.looked == self.weights
-
-    @property
-    def comparable(self) -> bool:
-        """Whether the error means anything."""
-        return self.finite and self.sound and not self.dead and math.isfinite(self.error)
-
-    def measured(self) -> dict[str, float]:
-        """The numbers a report keeps."""
-        found = {"share": self.looked / self.weights, "blocks": float(self.verdict.blocks)}
-        if self.comparable:
-            found |= {"rel_rmse": self.rel_rmse, "cosine": self.cosine}
-        if self.verdict.blocks:
-            found["mismatch"] = self.verdict.wrong / self.verdict.blocks
-        return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """All of the comparison, once it is done.
-
-    Args:
-        checkpoint: the result.
-        source: what it was made from.
-        modules: every packed weight compared.
-    """
-
-    checkpoint: Checkpoint
-    source: Checkpoint
-    modules: tuple[Compared, ...]
 
 
 COMPARED_KINDS: frozenset[type] = frozenset({Untouched, Compared, Comparison})
@@ -194,6 +90,23 @@ class _Reading:
             compared = self._compare(packed, original, twins)
             self.modules.append(compared)
             yield compared
+        yield from self._recoded()
+
+    def _recoded(self) -> Iterator[Compared]:
+        """Layers in FP8 or INT4, and the reason for what cannot be told of experts packed in one tensor."""
+        checkpoint = self.evidence.checkpoint
+        for module in recoded(checkpoint, self.source):
+            try:
+                pair = pair_of(checkpoint, self.source, module)
+            except UnreadableWeight as error:
+                self._leave(error.message)
+                continue
+            compared = compare(module, pair, self.evidence.sample, self.meter)
+            self.modules.append(compared)
+            yield compared
+        for name, ref in checkpoint.tensors.items():
+            if ref.dtype == "U8" and name.endswith(STACKED):
+                self._leave("experts packed in one tensor are not compared")
 
     def _pair(self, module: Module) -> tuple[PackedWeight, StoredWeight] | None:
         try:
@@ -224,7 +137,8 @@ class _Reading:
         if self.evidence.sample is None and sample.weights.shape[0] < packed.rows:
             total = Sums()
             for begin, end in pieces_of(packed, original):
-                total.add(self._beside(packed, original, begin, end))
+                part = self._beside(packed, original, begin, end)
+                total.add(part.weights, part.values())
         self.meter.step(self._planned(packed, original))
         verdict, intermediate = self._judged(packed, original, sample)
         first = Compared(
@@ -263,9 +177,8 @@ class _Reading:
     def _sample(self, packed: PackedWeight, original: StoredWeight) -> tuple[Sample, Sums]:
         """The sampled rows put together, and their sums."""
         wanted = rows_looked(packed, SAMPLE if self.evidence.sample is None else self.evidence.sample)
-        parts = []
-        for begin, end in runs_of(packed.module.name, packed.rows, wanted):
-            parts.append(self._beside(packed, original, begin, end))
+        runs = runs_of(packed.module.name, packed.rows, wanted, 1 if original.turned else RUNS)
+        parts = [self._beside(packed, original, begin, end) for begin, end in runs]
         sample = replace(
             parts[0],
             weights=np.concatenate([part.weights for part in parts]),
@@ -273,7 +186,7 @@ class _Reading:
             scales=np.concatenate([part.scales for part in parts]),
         )
         sums = Sums()
-        sums.add(sample)
+        sums.add(sample.weights, sample.values())
         return sample, sums
 
     def _judged(self, packed: PackedWeight, original: StoredWeight, sample: Sample) -> tuple[Verdict, Intermediate]:
@@ -295,7 +208,7 @@ class _Reading:
         backwards: bool = False,
     ) -> Float32Array:
         """The sampled rows of the source, decoded in another way."""
-        runs = runs_of(packed.module.name, packed.rows, sample.weights.shape[0])
+        runs = runs_of(packed.module.name, packed.rows, sample.weights.shape[0], 1 if original.turned else RUNS)
         order: Order = "high" if backwards else "low"
         return np.concatenate(
             [original.decode(b, e, read=self._read, intermediate=intermediate, order=order) for b, e in runs]
@@ -311,7 +224,8 @@ class _Reading:
             return "order", None
         if compared.cosine >= RELATED:
             return "scaled", None
-        begin, end = next(iter(runs_of(packed.module.name, packed.rows, sample.weights.shape[0])))
+        runs = 1 if original.turned else RUNS
+        begin, end = runs_of(packed.module.name, packed.rows, sample.weights.shape[0], runs)[0]
         twin = twins.find(packed.module.name, sample.values()[: end - begin], (begin, end), packed.rows)
         return ("other", twin) if twin is not None else (None, None)
 

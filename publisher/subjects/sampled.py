@@ -35,11 +35,11 @@ def rows_looked(packed: PackedWeight, sample: int | None) -> int:
 
 
 @functools.lru_cache(maxsize=64)
-def runs_of(name: str, rows: int, wanted: int) -> tuple[tuple[int, int], ...]:
+def runs_of(name: str, rows: int, wanted: int, count: int = RUNS) -> tuple[tuple[int, int], ...]:
     """Runs of rows, `wanted` in all, one somewhere in each of a few equal parts of the matrix."""
     if wanted >= rows:
         return ((0, rows),)
-    count = min(RUNS, wanted)
+    count = min(count, wanted)
     random = np.random.default_rng([SEED, zlib.crc32(name.encode("utf-8", "replace"))])
     found = []
     for part in range(count):
@@ -52,10 +52,14 @@ def runs_of(name: str, rows: int, wanted: int) -> tuple[tuple[int, int], ...]:
 
 def pieces_of(packed: PackedWeight, original: StoredWeight) -> Iterator[tuple[int, int]]:
     """Runs of rows that make up the whole matrix; a transposed source is one run."""
-    turned = original.part is not None and original.part.transposed
-    step = packed.rows if turned else max(1, PIECE // packed.columns)
-    for begin in range(0, packed.rows, step):
-        yield begin, min(begin + step, packed.rows)
+    return iter([(0, packed.rows)]) if original.turned else chunks(0, packed.rows, packed.columns)
+
+
+def chunks(begin: int, end: int, columns: int) -> Iterator[tuple[int, int]]:
+    """Rows `begin` to `end` in pieces."""
+    step = max(1, PIECE // columns)
+    for at in range(begin, end, step):
+        yield at, min(at + step, end)
 
 
 @dataclass(slots=True)
@@ -69,9 +73,9 @@ class Sums:
     error: float = 0.0
     amax: float = 0.0
 
-    def add(self, sample: Sample) -> None:
-        """Take some rows."""
-        weights, values = sample.weights.ravel(), sample.values().ravel()
+    def add(self, source: Float32Array, result: Float32Array) -> None:
+        """Take some rows of both; the second array is used up."""
+        weights, values = source.ravel(), result.ravel()
         with np.errstate(all="ignore"):
             self.count += len(weights)
             self.norm += _dot(weights, weights)

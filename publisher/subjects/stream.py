@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from publisher.checkpoint.open import Checkpoint
-from publisher.subjects.compared import COMPARED_KINDS, Compared, Comparison, read_comparison
+from publisher.subjects.compared import COMPARED_KINDS, read_comparison
+from publisher.subjects.comparison import Compared, Comparison
 from publisher.subjects.evidence import CARD, LEVELS, Evidence, Meter
 from publisher.subjects.modules import Headers, Modules, Shard
 from publisher.subjects.payload import PAYLOAD_KINDS, Payload, PayloadPass, Payloads, Plain

@@ -173,8 +173,7 @@ def _rows(
     checkpoint: Checkpoint, original: StoredWeight, ref: TensorRef, meter: Meter
 ) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
     rows, columns = ref.shape
-    turned = original.part is not None and original.part.transposed
-    step = rows if turned else max(1, ROWS // columns)
+    step = rows if original.turned else max(1, ROWS // columns)
     width = DTYPE_BITS[ref.dtype] // 8
     for begin in range(0, rows, step):
         end = min(begin + step, rows)

@@ -31,7 +31,7 @@ GOOD: dict[str, Callable[[], tuple[Tiny, Tiny]]] = {
 }
 # What is well made and yet read by few engines; everything else here is silent.
 KNOWN = {"llama-awq": "CF03", "mixture-awq": "CF03", "int4-nvfp4": "NU14i"}
-SMOOTHED = ("llama-awq", "mixture-awq")  # weights that no longer are the source's; they are not compared
+UNCOMPARED = ("llama-awq", "mixture-awq", "gpt-oss")  # smoothed weights, experts packed in one tensor
 
 
 @dataclass(frozen=True)
