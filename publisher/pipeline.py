@@ -106,7 +106,7 @@ def prepare(order: Order, *, journal: Journal | None = None) -> Prepared:
     """
     tell = journal or Journal(None)
     tell.emit("plan", "start", message=f"reading the headers of {order.source_spec}")
-    source = sources.resolve(order.source_spec)
+    source = sources.resolve(order.source_spec, tell=lambda message: tell.emit("plan", "warning", message=message))
     original = open_checkpoint(source.files, progress=_Progress(tell, "plan", "shards"))
     plan = make_plan(order.recipe, original, commit=source.commit) if order.recipe else None
     return Prepared(order=order, source=source, original=original, plan=plan)
