@@ -92,7 +92,7 @@ CASES = [
     Case("NM08", "short-name", listing(lambda names: names.append("mlp.gate")), "CF10 NM08", base="mixture-nvfp4"),
     Case("NM08", "head-unlisted", listing(lambda names: names.remove("lm_head")), "NM07 NM08", place="lm_head"),
     Case("NM08", "one-expert-plain", plain_expert, "NM08w", base="mixture-nvfp4", place="model.layers.2.mlp.experts"),
-    Case("NM08", "some-members-listed", each(plain(r"0\.self_attn\.q_proj$", "llama"),
+    Case("FU06", "some-members-listed", each(plain(r"0\.self_attn\.q_proj$", "llama"),
          add("model.layers.0.self_attn.q_proj")), "FU06", base="llama-ct-mxfp4"),
     Case("TP10", "literal-names-under-a-wrapper",
          each(plain(ATTENTION, "kimi"),
