@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import signal
 import sys
@@ -88,6 +89,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the scripts; ends the process with the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without our signs is no reason to fail
     try:
         code = publisher.main(arguments, prog_name="publisher", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -128,7 +132,7 @@ def _document(error: PublisherError, arguments: list[str]) -> None:
     """The error as the JSON document that was asked for."""
     from publisher.cli.output import print_error_document
 
-    if _format_of(arguments) == "json":
+    if _format_of(arguments) in ("json", "jsonl"):
         print_error_document(error)
 
 

@@ -215,13 +215,22 @@ def _errors(validation: Validation, overview: Overview) -> Html:
 
 def _not_run(validation: Validation) -> Html:
     report = validation.report
-    reasons = told.not_run(report)
-    rows = [(reason, ", ".join(codes)) for reason, codes in reasons.items()]
-    inner = [markup.details(markup.text(told.plural(len(report.not_run), "rule") + " not run"), markup.facts(rows))]
+    reasons, absent = told.not_run(report), told.inapplicable(report)
+    inner = []
+    if reasons:
+        rows = [(reason, ", ".join(codes)) for reason, codes in reasons.items()]
+        count = sum(map(len, reasons.values()))
+        inner.append(_folded(f"{told.plural(count, 'rule')} not run", markup.facts(rows), opened=True))
+    if absent:
+        inner.append(_folded(f"{told.plural(len(absent), 'rule')} with nothing to judge", markup.facts(absent.items())))
     if report.rules_run:
         run = markup.element("p", markup.text(", ".join(report.rules_run)), kind="codes")
-        inner.append(markup.details(markup.text(told.plural(len(report.rules_run), "rule") + " run"), run))
-    return _section("rules", "What was checked", "Not run is not passed.", *(inner if rows else inner[1:]))
+        inner.append(_folded(f"{told.plural(len(report.rules_run), 'rule')} run", run))
+    return _section("rules", "What was checked", "Not run is not passed.", *inner)
+
+
+def _folded(summary: str, inner: Html, *, opened: bool = False) -> Html:
+    return markup.details(markup.text(summary), inner, opened=opened)
 
 
 def _footer() -> Html:

@@ -153,24 +153,21 @@ def _waived(found: Sequence[Group], width: int) -> Iterator[Line]:
 
 
 def _not_run(validation: Validation, width: int, verbose: bool) -> Iterator[Line]:
-    """Rules that could not look, by reason; the reasons that a person can mend stand first."""
-    reasons = told.not_run(validation.report)
-    if not reasons:
-        return
-    yield Line("")
-    yield Line(f"not run, which is not passed: {told.plural(len(validation.report.not_run), 'rule')}", "dim")
-    for reason, codes in _mendable_first(reasons):
+    """Rules that lacked something, by what they lacked; those with nothing to judge are only counted."""
+    reasons, absent = told.not_run(validation.report), told.inapplicable(validation.report)
+    if reasons:
+        yield Line("")
+        count = sum(map(len, reasons.values()))
+        yield Line(f"not run, which is not passed: {told.plural(count, 'rule')}", "dim")
+    for reason, codes in reasons.items():
         listed = ", ".join(codes if verbose else codes[:6])
         more = "" if verbose or len(codes) <= 6 else f" and {len(codes) - 6} more"
         yield from _wrapped(f"  {reason}: {listed}{more}", width, "    ", "dim")
-
-
-def _mendable_first(reasons: dict[str, list[str]]) -> Iterator[tuple[str, list[str]]]:
-    """One line for each thing that is needed, and one for all that there is nothing to judge of."""
-    absent = [code for reason, codes in reasons.items() if reason.startswith("nothing to judge") for code in codes]
-    yield from ((reason, codes) for reason, codes in reasons.items() if not reason.startswith("nothing to judge"))
-    if absent:
-        yield "nothing of that kind in this checkpoint", sorted(absent)
+    if absent and verbose:
+        yield Line("")
+        yield Line(f"nothing to judge: {told.plural(len(absent), 'rule')}", "dim")
+        for code, reason in absent.items():
+            yield from _wrapped(f"  {code}: {reason}", width, "    ", "dim")
 
 
 def _next(found: Sequence[Group], width: int, verbose: bool) -> Iterator[Line]:

@@ -146,7 +146,7 @@ def _nothing() -> Html:
     return markup.text("")
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Html]], axis: Html) -> Html:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Html]], axis: Html, kind: str = "map") -> Html:
     """A table whose last column holds the picture, with an axis above it."""
     *names, last = columns
     heads = [markup.element("th", markup.text(name), scope="col") for name in names]
@@ -156,7 +156,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Html]], axis: Html) -
         "table",
         markup.element("thead", markup.element("tr", *heads)),
         markup.element("tbody", *body),
-        kind="map",
+        kind=kind,
     )
 
 
@@ -307,7 +307,7 @@ def errors(census: Census, measured: Mapping[str, Mapping[str, float]]) -> Html:
         ]
         if rows and stack.name:
             caption = (markup.code(stack.name), markup.text(" relative RMSE against the source, mean of each layer"))
-            table = _table(("module", "measured", "mean", "most", "layers"), rows, _axis(stack))
+            table = _table(("module", "measured", "mean", "most", "layers"), rows, _axis(stack), "map far")
             drawn.append(markup.element("figure", markup.element("figcaption", *caption), table))
     return markup.join((_shades(low, high), *drawn))
 

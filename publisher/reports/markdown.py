@@ -57,10 +57,13 @@ def _parts(validation: Validation) -> Iterator[str]:
     waived = [group for group in found if group.waived is not None]
     if waived:
         yield _folded(f"{len(waived)} waived", "\n".join(map(_waiver, waived)))
-    reasons = told.not_run(report)
+    reasons, absent = told.not_run(report), told.inapplicable(report)
     if reasons:
         lines = [f"- {_text(reason)}: {_text(', '.join(codes))}" for reason, codes in reasons.items()]
-        yield _folded(f"{len(report.not_run)} rules not run, which is not passed", "\n".join(lines))
+        count = sum(map(len, reasons.values()))
+        yield _folded(f"{told.plural(count, 'rule')} not run, which is not passed", "\n".join(lines))
+    if absent:
+        yield _folded(f"{told.plural(len(absent), 'rule')} with nothing to judge", _text(", ".join(absent)))
     if validation.date or report.tool:
         tool = " ".join(str(report.tool[key]) for key in ("name", "version") if key in report.tool)
         yield f"<sub>{_text(', '.join(filter(None, (tool, validation.date))))}</sub>"

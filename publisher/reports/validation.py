@@ -18,6 +18,7 @@ from publisher.findings import ERROR, INFO, WARNING, Finding, Report, Severity
 from publisher.reports.overview import Overview
 
 FAMILIES = ("CN", "CF", "NM", "FU", "SV", "KV", "TP", "SD", "NU", "LC")  # causes before what follows from them
+INAPPLICABLE = "nothing to judge"  # how the runner says that there is no subject of a rule's kind
 _RANK = {ERROR: 0, WARNING: 1, INFO: 2}
 
 
@@ -170,11 +171,21 @@ def opinions(report: Report) -> dict[str, tuple[Opinion, ...]]:
 
 
 def not_run(report: Report) -> dict[str, list[str]]:
-    """Reason to the codes of the rules that could not look, the commonest first."""
+    """Reason to the codes of the rules that lacked something, the commonest first."""
     reasons: dict[str, list[str]] = {}
     for entry in report.not_run:
-        reasons.setdefault(entry.reason, []).append(entry.code)
+        if not entry.reason.startswith(INAPPLICABLE):
+            reasons.setdefault(entry.reason, []).append(entry.code)
     return dict(sorted(reasons.items(), key=lambda item: -len(item[1])))
+
+
+def inapplicable(report: Report) -> dict[str, str]:
+    """Code to what there is none of, for the rules that had everything and nothing to judge."""
+    return {
+        entry.code: entry.reason.removeprefix(INAPPLICABLE).strip(": ")
+        for entry in report.not_run
+        if entry.reason.startswith(INAPPLICABLE)
+    }
 
 
 def place(finding: Finding) -> str:
@@ -196,7 +207,12 @@ def counted(report: Report) -> Iterator[str]:
     yield plural(warnings, "warning")
     if waived:
         yield f"{waived:,} waived"
-    yield f"{plural(len(report.rules_run), 'rule')} run, {len(report.not_run)} not run"
+    absent, lacking = inapplicable(report), sum(map(len, not_run(report).values()))
+    yield f"{plural(len(report.rules_run), 'rule')} run"
+    if lacking:
+        yield f"{lacking} not run"
+    if absent:
+        yield f"{len(absent)} do not apply"
 
 
 def plural(count: int, noun: str) -> str:

@@ -27,6 +27,7 @@ from publisher.journal import Event
 from publisher.reports import REPORTS
 from publisher.reports.files import ENDINGS, destinations
 from tests.builders.tiny import llama, nvfp4
+from tests.cli.conftest import Workspace
 
 
 def test_progress_says_what_how_much_how_fast_and_how_long() -> None:
@@ -125,3 +126,33 @@ def test_json_prints_one_document_and_quiet_nothing(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == '{"a": 1}\n'
     Output("quiet").note("hello")
     assert capsys.readouterr().err == ""
+
+
+def test_validate_writes_every_report_asked_for(workspace: Workspace) -> None:
+    nvfp4(llama()).write(workspace.folder / "good")
+    (workspace.folder / "good/model-00002-of-00002.safetensors").unlink()
+    names = ["r.html", "r.sarif", "r.xml", "r.md", "r.txt"]
+    wanted = [word for name in names for word in ("--report", name)]
+    done = workspace.publisher("validate", "good", "--format", "jsonl", *wanted, code=1)
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert lines[-1]["type"] == "summary"
+    assert "CN09" in {line.get("code") for line in lines}
+    for name in names:
+        assert "CN09" in (workspace.folder / name).read_text(encoding="utf-8")
+        assert f"report: {name}" in done.err
+    shown = workspace.publisher("validate", "good", "--format", "github", code=1).out
+    assert "::error file=" in shown
+    assert "title=CN09" in shown
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(workspace: Workspace) -> None:
+    done = workspace.publisher("validate", "nowhere", "--report", "no/such/r.html", "--format", "jsonl", code=2)
+    assert "no/such" in done.json["error"]["message"]
+    assert "nowhere" not in done.err
+
+
+def test_a_terminal_without_our_signs_is_no_reason_to_fail(workspace: Workspace) -> None:
+    nvfp4(llama()).write(workspace.folder / "good")
+    for form, sign in (("human", "\\u2713 publishable"), ("html", "✓"), ("markdown", "✅")):
+        done = workspace.publisher("validate", "good", "--format", form, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+        assert sign in done.out

@@ -25,6 +25,7 @@ def test_the_verdict_comes_first_and_each_error_has_its_fix(validation: Validati
     assert "! 1 warning: FU01 unequal" in page
     assert "waived: the source has none" in page
     assert "needs the source: --source: SD01, LC01" in page
+    assert "1 do not apply" in page
     assert "q and k differ" not in page
     assert "rules explain CN09" in lines[-1]
 

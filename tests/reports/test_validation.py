@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from publisher import rules
+from publisher.checkpoint.open import open_checkpoint
 from publisher.reports import REPORTS
 from publisher.reports import validation as told
 from publisher.reports.validation import Validation
+from publisher.subjects import Evidence
+from tests.builders.tiny import llama, nvfp4
 from tests.reports.conftest import ENGINES, report
 
 
@@ -30,7 +34,9 @@ def test_a_group_counts_places_that_are_not_listed(validation: Validation) -> No
 
 
 def test_rules_not_run_are_grouped_by_reason(validation: Validation) -> None:
-    assert list(told.not_run(validation.report).values()) == [["SD01", "LC01"], ["NM02"]]
+    assert told.not_run(validation.report) == {"needs the source: --source": ["SD01", "LC01"]}
+    assert told.inapplicable(validation.report) == {"NM02": "there is no KV scale"}
+    assert list(told.counted(validation.report))[-3:] == ["5 rules run", "2 not run", "1 do not apply"]
 
 
 def test_versions_that_agree_stand_together() -> None:
@@ -57,3 +63,10 @@ def test_a_page_for_strangers_does_not_say_where_a_folder_lies(tmp_path: Path, m
         assert validation.title == title
         for form in ("html", "markdown", "sarif", "junit", "jsonl"):
             assert "ada-x" not in REPORTS[form].write(validation)
+
+
+def test_what_the_runner_says_of_rules_without_a_subject_is_understood(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(nvfp4(llama()).write(tmp_path))
+    found = rules.run(Evidence(checkpoint=checkpoint), level="headers")
+    assert "NM02" in told.inapplicable(found)
+    assert all(reason.startswith("needs ") for reason in told.not_run(found)), told.not_run(found)
