@@ -45,6 +45,7 @@ DECODE: Float32Array = np.array([*MAGNITUDES, *(-m for m in MAGNITUDES)], dtype=
 _DECODE_BYTE: Float32Array = np.stack(
     [DECODE[np.arange(256) & 0xF], DECODE[np.arange(256) >> 4]], axis=1
 )  # (256, 2): the even element, then the odd one
+_PAIRS = np.ascontiguousarray(_DECODE_BYTE).view(np.uint64).reshape(256)  # both in one word: one look-up for two
 
 
 def encode(values: Float32Array, *, ties: Ties = "even", signs: Signs = "negative") -> UInt8Array:
@@ -103,4 +104,5 @@ def unpack(payload: UInt8Array) -> UInt8Array:
 
 def decode_packed(payload: UInt8Array) -> Float32Array:
     """Bytes straight to values: `(..., n)` to `(..., 2 n)`."""
-    return _DECODE_BYTE[payload].reshape(*payload.shape[:-1], payload.shape[-1] * 2)
+    pairs = np.take(_PAIRS, payload).view(np.float32)
+    return pairs.reshape(*payload.shape[:-1], payload.shape[-1] * 2)

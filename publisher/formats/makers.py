@@ -64,8 +64,10 @@ class Sample:
     def values(self, payload: UInt8Array | None = None) -> Float32Array:
         """The stored weights, or those another payload stands for, float32 (n, in)."""
         elements = e2m1.decode_packed(self.payload if payload is None else payload)
+        grouped = _blocks(elements, self.block)  # a view
         with np.errstate(all="ignore"):
-            return (_blocks(elements, self.block) * self.steps()[:, :, None]).reshape(elements.shape)
+            np.multiply(grouped, self.steps()[:, :, None], out=grouped)
+        return elements
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
