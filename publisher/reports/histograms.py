@@ -17,6 +17,7 @@ from publisher.reports.maps import percent
 from publisher.reports.overview import CODES, Histogram, Range
 
 HEIGHT = 40
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def histograms(found: Sequence[Histogram]) -> Html:
@@ -87,11 +88,9 @@ def _axis(form: str, begin: int, end: int) -> Html:
 def _value(form: str, code: int) -> str:
     """A code's value: a number where it is plain, a power of two otherwise."""
     power = code // 8 - e4m3.BIAS if form == "nvfp4" else code - e8m0.BIAS
-    return (
-        f"{2**power}"
-        if 0 <= power < 7
-        else "2" + "".join("⁻" if c == "-" else "⁰¹²³⁴⁵⁶⁷⁸⁹"[int(c)] for c in str(power))
-    )
+    if 0 <= power < 9:
+        return str(2**power)
+    return "2" + str(power).translate(RAISED)
 
 
 def _words(own: Histogram) -> str:

@@ -23,10 +23,10 @@ from publisher.checkpoint.quantconfig import QuantConfig
 from publisher.errors import PublisherError
 from publisher.formats import e4m3, e8m0
 
-TENSORS = 24  # of one class
+TENSORS = 64  # of one class
 REMOTE_TENSORS = 3
 CLASSES = 40
-SAMPLE = 256 << 10  # bytes of one tensor
+SAMPLE = 128 << 10  # bytes of one tensor
 GLOBALS = ("weight_scale_2", "weight_global_scale", "input_scale", "input_global_scale")
 CODES: Mapping[str, npt.NDArray[np.float32]] = {"nvfp4": e4m3.DECODE, "mxfp4": e8m0.DECODE}
 
