@@ -199,7 +199,10 @@ class Run:
         """Run the checkpoint rules; the card prints their outcome."""
         self.journal.emit("validate", "start", message="checking the checkpoint against the rules")
         report = self._rules(
-            ignore=("LC",), level=self.prepared.order.level, left_out="judged last, on the card and the licence"
+            ignore=("LC",),
+            level=self.prepared.order.level,
+            left_out="judged last, on the card and the licence",
+            card=False,  # what lies there is of an earlier run
         )
         self._write_report(self.directory.report, report)
         self.journal.emit("validate", "done", message=_outcome(report))
@@ -357,7 +360,13 @@ class Run:
         self.journal.emit("card", "log", message=f"{len(found.files)} licence file(s) copied byte for byte")
 
     def _rules(
-        self, *, select: tuple[str, ...] = (), ignore: tuple[str, ...] = (), level: str, left_out: str
+        self,
+        *,
+        select: tuple[str, ...] = (),
+        ignore: tuple[str, ...] = (),
+        level: str,
+        left_out: str,
+        card: bool | None = None,
     ) -> Report:
         order = self.prepared.order
         evidence = Evidence(
@@ -365,6 +374,7 @@ class Run:
             source=self.prepared.original,
             base_model=base_model(self.prepared).repo.text if order.target else self.prepared.source.repo,
             gate=order.target.gate if order.target else None,
+            card=card,
         )
         progress = _Progress(self.journal, "validate", "bytes")
         return rules.run(

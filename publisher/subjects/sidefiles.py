@@ -11,7 +11,8 @@ from publisher.checkpoint.files import Files
 from publisher.checkpoint.header import LFS_POINTER
 from publisher.checkpoint.open import Checkpoint
 from publisher.errors import PublisherError
-from publisher.subjects.evidence import Meter
+from publisher.subjects.evidence import CARD, Meter
+from publisher.subjects.publication import MANIFEST
 
 MAX_SIDE = 4 << 20  # bytes of a side file that is read whole; tokenizers are larger and are looked at in part
 KEPT = 256 << 10  # bytes of a file that is kept for the next rule
@@ -28,6 +29,7 @@ class _Reader:
     documents: dict[str, Any] = field(default_factory=dict)
     flaws: dict[str, str] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
+    hidden: frozenset[str] = frozenset()
 
     def head(self, name: str) -> bytes:
         """The first bytes of a file; none where it cannot be read."""
@@ -40,7 +42,7 @@ class _Reader:
 
     def whole(self, name: str) -> bytes | None:
         """A file of at most `MAX_SIDE` bytes; None where there is none, or it is larger."""
-        size = self.files.sizes.get(name)
+        size = None if name in self.hidden else self.files.sizes.get(name)
         if size is None or size > MAX_SIDE:
             return None
         if name in self.contents:
@@ -87,7 +89,7 @@ class SideFiles:
     @property
     def names(self) -> Iterator[str]:
         """Every file that is no shard and no index."""
-        return iter(self.checkpoint.side_files)
+        return (name for name in self.checkpoint.side_files if name not in self.mine.hidden)
 
     def document(self, name: str) -> Any:
         """The parsed JSON file of that name; None where there is none or it cannot be read."""
@@ -126,7 +128,17 @@ class SideFiles:
         return None if data is None else data.decode("utf-8", "replace")
 
 
-def read_side_files(checkpoint: Checkpoint, source: Checkpoint | None, meter: Meter) -> SideFiles:
-    """The subject; nothing is read before a rule asks."""
+def read_side_files(
+    checkpoint: Checkpoint, source: Checkpoint | None, meter: Meter, *, published: bool = True
+) -> SideFiles:
+    """The subject; nothing is read before a rule asks.
+
+    Args:
+        checkpoint: what is judged.
+        source: what it was made from, None when not at hand.
+        meter: counts what is read.
+        published: False leaves the card and the manifest alone: they are not written yet, or are of an earlier run.
+    """
+    hidden = frozenset() if published else frozenset({CARD, MANIFEST})
     theirs = _Reader(files=source.files, meter=meter) if source is not None else None
-    return SideFiles(checkpoint, source, _Reader(files=checkpoint.files, meter=meter), theirs)
+    return SideFiles(checkpoint, source, _Reader(files=checkpoint.files, meter=meter, hidden=hidden), theirs)

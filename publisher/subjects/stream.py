@@ -120,7 +120,7 @@ def stream(evidence: Evidence, kinds: Collection[type], meter: Meter, level: str
     if Serving in kinds:
         yield read_serving(checkpoint, evidence.has_card, meter)
     if SideFiles in kinds:
-        yield read_side_files(checkpoint, evidence.source, meter)
+        yield read_side_files(checkpoint, evidence.source, meter, published=evidence.card is not False)
     if Listing in kinds:
         listing = Listing(checkpoint=checkpoint, meter=meter, shards=level == "full" and evidence.sample is None)
         meter.total += sum(map(listing.hashed, checkpoint.files.sizes)) if listing.has_manifest else 0

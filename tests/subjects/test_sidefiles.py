@@ -43,3 +43,11 @@ def test_the_source_is_asked_only_where_there_is_one(tmp_path: Path) -> None:
     assert side.original("generation_config.json") == {"eos_token_id": 2}
     assert side.in_source("LICENSE")
     assert not side.in_source("other")
+
+
+def test_the_card_and_the_manifest_of_an_earlier_run_are_left_alone(tmp_path: Path) -> None:
+    files = Watched(llama().write(tmp_path))
+    side = read_side_files(open_checkpoint(files), None, Meter(), published=False)
+    assert "README.md" not in set(side.names)
+    assert side.text("README.md") is None
+    assert not any(name == "README.md" for name, _, _ in files.reads)
