@@ -68,7 +68,7 @@ def test_headers_alone_read_no_tensor(tmp_path: Path) -> None:
 
 def test_the_report_has_the_contracts_shape(tmp_path: Path) -> None:
     report = run(evidence(tmp_path, broken())).to_json()
-    assert set(report) == {"findings", "not_run", "publishable", "summary", "tool"}
+    assert set(report) == {"findings", "not_run", "publishable", "engines", "summary", "tool"}
     (finding,) = report["findings"]
     assert finding["where"] == {
         "file": "model-00001-of-00002.safetensors",
