@@ -60,7 +60,14 @@ CASES = [
             "NM02", "no-scale", drop(f"{UP}.weight_scale"), "CN16w NM02", base="llama-mxfp4", place=f"{UP}.weight_scale"
         ),
         Case("NM02", "no-global", drop(f"{UP}.weight_scale_2"), "NM02", base="llama-quark-nvfp4", place=UP),
-        Case("NM02", "no-input", drop(f"{EXPERT}.up_proj.input_scale_2"), "NM02 NM20", base="mixture-quark-nvfp4", place=EXPERT),
+        Case(
+            "NM02",
+            "no-input",
+            drop(f"{EXPERT}.up_proj.input_scale_2"),
+            "NM02 NM20",
+            base="mixture-quark-nvfp4",
+            place=EXPERT,
+        ),
         Case("NM02", "surplus", put(f"{UP}.weight_scale_2", f32(1e-4)), "CN16w NM02", base="llama-mxfp4", place=UP),
         Case("NM04", "transposed", reshape(f"{UP}.weight", (32, 96)), "NM04", place=UP),
         Case(

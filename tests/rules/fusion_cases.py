@@ -109,12 +109,23 @@ CASES = [
         Case("FU02", "divisor", divisor(UP, "weight"), "FU02", base="llama-ct-nvfp4", place="model.layers.0.mlp"),
         Case("FU02", "quark", set_global(UP, 3e-5), "FU02", base="llama-quark-nvfp4", place="model.layers.0.mlp"),
         Case("FU03", "divisor", divisor(LATENT, "weight"), "FU03", base="mixture-ct-nvfp4", place="self_attn"),
-        Case("FU03", "kimi", set_global(f"language_model.{LATENT}", 3e-5), "FU03", base="kimi-nvfp4", place="self_attn"),
-        Case("FU04", "divisor", divisor(f"{EXPERT}.gate_proj", "weight"), "FU04", base="mixture-ct-nvfp4", place=EXPERT),
         Case(
-            "FU04", "kimi", set_global(f"language_model.{EXPERT}.gate_proj", 3e-5), "FU04", base="kimi-nvfp4", place=EXPERT
+            "FU03", "kimi", set_global(f"language_model.{LATENT}", 3e-5), "FU03", base="kimi-nvfp4", place="self_attn"
         ),
-        Case("FU04", "quark", set_global(f"{EXPERT}.gate_proj", 3e-5), "FU04", base="mixture-quark-nvfp4", place=EXPERT),
+        Case(
+            "FU04", "divisor", divisor(f"{EXPERT}.gate_proj", "weight"), "FU04", base="mixture-ct-nvfp4", place=EXPERT
+        ),
+        Case(
+            "FU04",
+            "kimi",
+            set_global(f"language_model.{EXPERT}.gate_proj", 3e-5),
+            "FU04",
+            base="kimi-nvfp4",
+            place=EXPERT,
+        ),
+        Case(
+            "FU04", "quark", set_global(f"{EXPERT}.gate_proj", 3e-5), "FU04", base="mixture-quark-nvfp4", place=EXPERT
+        ),
         Case("FU05", "quark", put(f"{UP}.input_scale_2", f32(0.0062)), "FU05w", base="llama-quark-nvfp4", place="mlp"),
         Case(
             "FU08",
