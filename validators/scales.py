@@ -39,10 +39,10 @@ def _with_weights(scales: BlockScales, *codes: int) -> tuple[int, int | None]:
 def nan_block_scale(scales: BlockScales) -> Iterator[Found]:
     """An NVFP4 block scale is the NaN code (0x7F or 0xFF).
 
-    Why: one such byte turns its block, and through attention every token, into NaN; vLLM takes it for a scale that
-    was never loaded.
+    Why: one such byte turns its block, and through attention every token, into NaN; of a layer that is no expert vLLM
+    takes it for a scale that was never loaded, and refuses.
     Fix: quantize the tensor again with scales clamped to the finite range; an all-zero tensor needs a scale by hand.
-    Seen: NVIDIA/Model-Optimizer PR 1397.
+    Seen: NVIDIA/Model-Optimizer PR 1397; vLLM `modelopt.py`, `process_weights_after_loading`.
     """
     count = scales.count(*E4M3_NAN)
     if count:
@@ -51,7 +51,10 @@ def nan_block_scale(scales: BlockScales) -> Iterator[Found]:
             f"{count:,} of {scales.ref.size:,} block scales of {scales.module.name} are NaN, the first at "
             f"{list(place)}; quantize the tensor again."
         )
-        yield Found(message, file=scales.ref.shard, tensor=scales.ref.name, index=place)
+        quant = scales.checkpoint.quant
+        sentinel = quant is not None and quant.dialect == "modelopt" and scales.module.role != "expert"
+        refuses = ("vllm",) if sentinel else ()
+        yield Found(message, file=scales.ref.shard, tensor=scales.ref.name, index=place, refuses=refuses)
 
 
 @rule("SV02", "negative-block-scale", severity=ERROR, engines=ENGINES, scope=NVFP4)

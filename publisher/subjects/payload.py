@@ -90,7 +90,7 @@ class Packed:
             hits = wanted[scales, scan.block_peaks(next(data)[1], end - begin)]
             if hits.any():
                 place = begin + int(hits.argmax())
-                return tuple(int(n) for n in np.unravel_index(place, self.scales.shape))
+                return tuple(int(n) for n in np.unravel_index(place, self.scales.shape or (1,)))
         return None
 
 
@@ -286,6 +286,8 @@ def _packed(checkpoint: Checkpoint, sample: int | None) -> Iterator[Packed]:
     for module in checkpoint.modules.values():
         weight, scales = module.weight, module.tensors.get("weight_scale")
         if weight is None or scales is None or weight.dtype not in {"U8", "I8", "F4"} or not is_packed(module):
+            continue
+        if scales.dtype not in {"U8", "F8_E4M3", "F8_E8M0"}:
             continue
         form = module_format(checkpoint, module)
         if form is not None and scales.size and weight.size == scales.size * (BLOCK[form] // 2):
