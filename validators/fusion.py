@@ -104,7 +104,7 @@ def unequal_expert_scales(group: FusedGroup) -> Iterator[Found]:
     """The global weight scales of an expert's gate and up (w1 and w3) differ.
 
     Why: TensorRT-LLM refuses; vLLM applies the first to both with one warning, so the other half is wrong by the
-    ratio. Only backends that carry both scales serve it exactly.
+    ratio. Only backends that carry both scales (FlashInfer's TRT-LLM kernels) serve it exactly.
     Fix: quantize both with one global scale.
     Seen: vllm-project/vllm issue 54974 (69 % of the pairs of a public checkpoint).
     """

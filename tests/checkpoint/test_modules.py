@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
+from publisher.checkpoint import modules
 from publisher.checkpoint.header import TensorRef
 from publisher.checkpoint.modules import class_of, fused_group_of, fused_groups, layer_of, module_table, role_of
 
@@ -83,18 +82,10 @@ def test_a_role_does_not_depend_on_numbers(name: str) -> None:
     assert (table[name].kind, table[name].role) == (class_of(name), role_of(name))
 
 
-def test_a_table_of_many_experts_is_made_at_once() -> None:
-    """Names of one class share their pattern matches, so a hundred thousand modules take about a second."""
-    names = [f"model.layers.{n % 60}.mlp.experts.{n}.up_proj.weight" for n in range(100_000)]
-    began = time.perf_counter()
+def test_a_table_of_many_experts_matches_patterns_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(modules, "role_of", lambda kind: asked.append(kind) or "expert")
+    names = [f"counted.layers.{n % 60}.mlp.experts.{n}.up_proj.weight" for n in range(1000)]
     table = module_table(TensorRef(name, "U8", (4, 4), "0.safetensors", 0, 16) for name in names)
-    assert time.perf_counter() - began < 3
+    assert asked == ["counted.layers.*.mlp.experts.*.up_proj"]
     assert {module.role for module in table.values()} == {"expert"}
-
-
-def test_classes_and_layers() -> None:
-    assert class_of("model.layers.12.mlp.experts.383.up_proj") == "model.layers.*.mlp.experts.*.up_proj"
-    assert class_of("mm_projector.proj.0") == "mm_projector.proj.*"
-    assert class_of("model.layers.1.norm2") == "model.layers.*.norm2"
-    assert layer_of("language_model.model.layers.12.mlp.gate") == 12
-    assert layer_of("lm_head") is None
