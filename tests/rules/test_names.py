@@ -57,5 +57,5 @@ def test_names_made_to_be_slow_are_judged_at_once(kind: str, tmp_path: Path) -> 
     source = Tiny(tensors={f"llm.{name}": Tensor("U8", (1,), b"\0") for name in names}, config={}, shards=1)
     began = time.process_time()
     report = judged(source, result, tmp_path)
-    assert time.process_time() - began < 10
+    assert time.process_time() - began < 20
     assert not [finding for finding in report.findings if "could not finish" in finding.message]
