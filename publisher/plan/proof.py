@@ -15,10 +15,13 @@ from publisher import jsonio
 from publisher.checkpoint.modules import class_of
 from publisher.matching import (
     DIALECTS,
+    Atom,
     Matcher,
     PartlyFused,
     PatternError,
     SglangModelopt,
+    SglangQuark,
+    TensorrtNew,
     VllmExactOrRegex,
     VllmModelopt,
 )
@@ -116,11 +119,25 @@ def _quark(entries: Sequence[str], facts: Mapping[str, Any]) -> Iterator[tuple[M
     yield VllmExactOrRegex(entries, facts["fused"], moe_children=True), False
 
 
+def _sglang_quark(entries: Sequence[str], facts: Mapping[str, Any]) -> Iterator[tuple[Matcher, bool]]:
+    yield SglangQuark(entries, facts["fused"]), False
+
+
+def _tensorrt(entries: Sequence[str], facts: Mapping[str, Any]) -> Iterator[tuple[Matcher, bool]]:
+    yield TensorrtNew(entries, facts["fused"]), False
+
+
+def _atom(entries: Sequence[str], facts: Mapping[str, Any]) -> Iterator[tuple[Matcher, bool]]:
+    yield Atom(entries, facts["fused"], children=True), False
+
+
 _MATCHERS = {
     ("modelopt", "vllm"): _vllm_modelopt,
     ("modelopt", "sglang"): _sglang_modelopt,
+    ("modelopt", "tensorrt-llm"): _tensorrt,
     ("quark", "vllm"): _quark,
-    ("quark", "sglang"): _quark,
+    ("quark", "sglang"): _sglang_quark,
+    ("quark", "atom"): _atom,
 }
 
 
