@@ -89,3 +89,11 @@ def test_a_table_of_many_experts_matches_patterns_once(monkeypatch: pytest.Monke
     table = module_table(TensorRef(name, "U8", (4, 4), "0.safetensors", 0, 16) for name in names)
     assert asked == ["counted.layers.*.mlp.experts.*.up_proj"]
     assert {module.role for module in table.values()} == {"expert"}
+
+
+def test_classes_and_layers() -> None:
+    assert class_of("model.layers.12.mlp.experts.383.up_proj") == "model.layers.*.mlp.experts.*.up_proj"
+    assert class_of("mm_projector.proj.0") == "mm_projector.proj.*"
+    assert class_of("model.layers.1.norm2") == "model.layers.*.norm2"
+    assert layer_of("language_model.model.layers.12.mlp.gate") == 12
+    assert layer_of("lm_head") is None
