@@ -47,7 +47,9 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Finding(code="FU01", slug="x", severity=WARNING, message=HOSTILE, tensor=HOSTILE),
     )  # fmt: skip
     report = Report(findings=findings, not_run=(NotRun(code="SD01", reason=HOSTILE),), rules_run=("SV01",))
-    validation = Validation(report=report, label=HOSTILE, overview=look(checkpoint, level="scales"), date="2026-11-21")
+    validation = Validation(
+        report=report, label=f"hf://{HOSTILE}", overview=look(checkpoint, level="scales"), date="2026-11-21"
+    )
     path = folder / "report.html"
     path.write_text(html.write(validation), encoding="utf-8")
     return path
