@@ -16,7 +16,7 @@ from publisher.subjects.exclusion import Exclusion, grouped
 from tests.builders.edits import Edit, plain_expert
 from tests.builders.tiny import Tiny
 from tests.rules.cases import GOOD
-from tests.rules.exclusion_cases import add, plain
+from tests.rules.exclusion_cases import add, listing, plain
 
 
 def exclusion(folder: Path, base: str, edit: Edit | None = None) -> Exclusion:
@@ -60,6 +60,21 @@ def test_a_disagreement_names_the_engines_layer_and_the_layers_it_is_in(tmp_path
 def test_some_members_of_a_fused_layer_are_a_refusal(tmp_path: Path) -> None:
     found = exclusion(tmp_path, "llama-nvfp4", add("model.layers.0.self_attn.q_proj"))
     assert [odd.partly for odd in found.disagreements("vllm")[1]] == [True]
+
+
+@pytest.mark.parametrize(("model_type", "refused"), [("deepseek_v3", False), ("qwen3_moe", True)])
+@pytest.mark.parametrize("base", ["mixture-nvfp4", "mixture-mxfp4", "mixture-ct-nvfp4"])
+def test_an_unlisted_router_is_refused_where_the_engine_asks_the_list(
+    base: str, model_type: str, refused: bool, tmp_path: Path
+) -> None:
+    """Exporters that list `nn.Linear` alone leave out the routers of transformers 5."""
+
+    def edit(tiny: Tiny) -> None:
+        tiny.config["model_type"] = model_type
+        listing(lambda names: names.__setitem__(slice(None), [n for n in names if not n.endswith(".gate")]))(tiny)
+
+    odds = exclusion(tmp_path, base, edit).disagreements("vllm")[1]
+    assert [odd.kind for odd in odds] == ["model.layers.*.mlp.gate"] * refused
 
 
 def test_groups_keep_classes_and_reasons_apart() -> None:
