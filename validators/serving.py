@@ -69,7 +69,7 @@ def _weight(serving: Serving, size: int, limit: Limit, mild: bool) -> Severity |
         return ERROR
     if not worth(serving.checkpoint, size):
         return None
-    return WARNING if size == _NODE and limit.refuses and not mild else INFO
+    return WARNING if size == _NODE and limit.refuses and limit.backend is None else INFO
 
 
 def _found(subject: str, limits: dict[int, Limit], weights: dict[int, Severity]) -> Found:

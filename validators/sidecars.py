@@ -151,7 +151,7 @@ def disagreeing_provenance(side: SideFiles) -> Iterator[Found]:
         yield Found(f"{message} Publish again.", file=MANIFEST)
 
 
-_SCHEME = re.compile(r"^\s*scheme:\s*[\"']?([A-Za-z0-9_]{1,40})", re.MULTILINE)
+_SCHEME = re.compile(r"^[ \t]*scheme:[ \t]*[\"']?([A-Za-z0-9_]{1,40})", re.MULTILINE)
 
 
 def _producer(raw: Mapping[str, Any]) -> tuple[str | None, str]:
