@@ -193,9 +193,8 @@ def beyond_the_source(pair: Pair) -> Iterator[Found]:
             found[module.kind] += 1
             example.setdefault(module.kind, module.name)
     for kind, count in found.items():
-        message = (
-            f"{count:,} layers such as {example[kind]} are packed here and in 16 bits in the source; evaluate both."
-        )
+        more = f" and {count - 1:,} more of its kind" if count > 1 else ""
+        message = f"{example[kind]}{more}: packed here, in 16 bits in the source; evaluate with and without."
         yield Found(message, tensor=example[kind])
 
 
