@@ -68,7 +68,7 @@ def role_of(name: str) -> str:
     return "other"
 
 
-_LAYER = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)(?:\.|$)")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d{1,6})(?:\.|$)")
 
 
 def layer_of(name: str) -> int | None:

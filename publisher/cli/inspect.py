@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CLASSES = 24  # of a screen
 LARGEST = 5
+ROWS = 40  # of other tables; only a made-up checkpoint has more
 
 
 @click.command(
@@ -64,7 +65,7 @@ def _show(
     total = census.total.bytes
     dtypes = [(name, f"{t.count:,}", format_bytes(t.bytes), _part(t.bytes, total)) for name, t in census.dtypes.items()]
     output.say("")
-    output.table(("dtype", "tensors", "bytes", "share"), dtypes)
+    output.table(("dtype", "tensors", "bytes", "share"), dtypes[:ROWS])
     roles = [
         (
             r.replace("_", " "),
@@ -77,7 +78,7 @@ def _show(
         for (r, f), t in census.roles.items()
     ]
     output.say("")
-    output.table(("role", "stored as", "modules", "parameters", "bytes", "share"), roles)
+    output.table(("role", "stored as", "modules", "parameters", "bytes", "share"), roles[:ROWS])
     output.say("")
     _classes(output, census, every)
     output.say("")
@@ -185,7 +186,8 @@ def _classes(output: Output, census: Census, every: bool) -> None:
 def _class(item: ClassCensus) -> Sequence[str]:
     from publisher.checkpoint.census import spans
 
-    forms = ", ".join(form if len(item.forms) == 1 else f"{count:,} {form}" for form, count in item.forms.items())
+    some = [form if len(item.forms) == 1 else f"{count:,} {form}" for form, count in item.forms.items()]
+    forms = ", ".join(some[:4]) + (" …" if len(some) > 4 else "")
     layers = spans(sorted(layer for layer in item.cells if layer is not None))
     short = layers if len(layers) <= 24 else f"{layers[:22]} …"
     return item.pattern, short, f"{item.tally.count:,}", forms, _shape(item.shape), format_bytes(item.tally.bytes)

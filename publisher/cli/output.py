@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("human", "json", "quiet")
 PIPE_WIDTH = 160
+MAX_CELL = 500  # characters of a table's cell
 PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
 
 format_option = click.option(
@@ -101,7 +102,7 @@ class Output:
         """Print a table, in the human format only; columns that hold numbers are set right."""
         if not self.human:
             return
-        body = [[printable(str(cell)) for cell in row] for row in rows]
+        body = [[printable(_cut(str(cell))) for cell in row] for row in rows]
         table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold", box=None)
         for position, name in enumerate(columns):
             numbers = bool(body) and all(row[position][:1].isdigit() or not row[position] for row in body)
@@ -117,6 +118,11 @@ def _console(*, stderr: bool) -> Console:
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     return console
+
+
+def _cut(cell: str) -> str:
+    """A cell that fits a screen: a stranger's name may be of any length."""
+    return cell if len(cell) <= MAX_CELL else f"{cell[:MAX_CELL]}…"
 
 
 def printable(text: str) -> str:

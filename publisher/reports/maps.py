@@ -161,7 +161,8 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Html]], axis: Html, k
 
 
 def _coverage_row(stack: Stack, name: str, item: ClassCensus, marks: Mapping[int | None, str]) -> Sequence[Html]:
-    said = ", ".join(form if len(item.forms) == 1 else f"{count:,} {form}" for form, count in item.forms.items())
+    some = [form if len(item.forms) == 1 else f"{count:,} {form}" for form, count in item.forms.items()]
+    said = ", ".join(some[:4]) + (" …" if len(some) > 4 else "")
     if stack.name:
         picture = _strip(stack, item.cells, marks, item.pattern)
     else:

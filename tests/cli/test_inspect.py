@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tests.builders.tiny import kimi, llama, nvfp4
+from tests.builders.tiny import Tensor, kimi, llama, nvfp4
 from tests.cli.conftest import Workspace
 from tests.hub.loopback import LoopbackHub
 
@@ -65,3 +65,17 @@ def test_names_of_a_stranger_are_shown_not_obeyed(workspace: Workspace) -> None:
     out = workspace.publisher("inspect", "b").out
     assert "\x1b" not in out
     assert "[red]" in out
+
+
+def test_a_made_up_checkpoint_still_fits_a_screen(workspace: Workspace) -> None:
+    tiny = llama()
+    for number in range(3000):
+        name = f"odd{'x' * 2000 if number < 3 else ''}{number}y.layers.{'9' * 5000}.weight"
+        tiny.tensors[name] = Tensor(f"D{number}" if number < 500 else "BF16", (1, 1), bytes(2))
+    tiny.write(workspace.folder / "odd")
+    done = workspace.publisher("inspect", "odd")
+    assert len(done.out) < 100_000
+    workspace.publisher("diff", "source", "odd", code=1)
+    page = workspace.folder / "r.html"
+    workspace.publisher("validate", "odd", "--select", "CN", "--report", str(page), code=None)
+    assert page.stat().st_size < 1_000_000
