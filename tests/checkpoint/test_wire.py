@@ -99,3 +99,10 @@ def test_the_errors_of_the_http_library_are_known_by_its_name(remote: LoopbackHu
         client.get_session().get("http://127.0.0.1:9")
     assert is_transport(caught.value)
     assert not is_transport(ValueError())
+
+
+def test_offline_is_said_in_a_sentence(remote: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="offline mode is enabled"):
+        Wire("org/model", endpoint=remote.endpoint, token=False).json("/api/models/org/model")
+    assert not remote.log
