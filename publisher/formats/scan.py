@@ -82,7 +82,11 @@ class BlockCounts:
             compiled(words, scales, len(words) // len(scales), self.bytes, self.peaks)
             return
         self.bytes[:] += histogram(payload)
-        pairs = scales.astype(np.int64) * 8 + peaks(words, len(scales))
+        found = peaks(words, len(scales))
+        if found.min() == 7:  # all of them where the largest weight decides the scale
+            self.peaks[:, 7] += histogram(scales)
+            return
+        pairs = scales.astype(np.int16) << 3 | found
         self.peaks[:] += np.bincount(pairs, minlength=256 * 8).reshape(256, 8)
 
 
@@ -102,20 +106,25 @@ def peaks(words: Words, blocks: int) -> UInt8Array:
 
     Codes are compared all sixteen at once by their bits: most blocks hold a 7, whatever else they hold.
     """
-    fours, twos = words >> _TWO, words >> _ONE
-    found = np.where((fours & twos & words & _LOW_BITS) != 0, np.uint8(7), np.uint8(0))
+    bits = words >> _ONE
+    bits &= words
+    bits &= words >> _TWO
+    bits &= _LOW_BITS
+    found: UInt8Array = (bits != 0).view(np.uint8) * np.uint8(7)
     rest = np.flatnonzero(found == 0)
     if len(rest):
-        found[rest] = _below_seven(words[rest], fours[rest], twos[rest])
+        found[rest] = _below_seven(words[rest])
     width = len(words) // blocks
-    return found if width == 1 else found.reshape(blocks, width).max(axis=1)
+    grouped: UInt8Array = found if width == 1 else found.reshape(blocks, width).max(axis=1)
+    return grouped
 
 
-def _below_seven(words: Words, fours: Words, twos: Words) -> UInt8Array:
+def _below_seven(words: Words) -> UInt8Array:
     def has(bits: Words) -> npt.NDArray[np.bool_]:
         found: npt.NDArray[np.bool_] = (bits & _LOW_BITS) != 0
         return found
 
+    fours, twos = words >> _TWO, words >> _ONE
     high = np.where(has(fours & twos), 6, np.where(has(fours & words), 5, 4))
     low = np.where(has(twos), np.where(has(twos & words), 3, 2), has(words))
     return np.where(has(fours), high, low).astype(np.uint8)
