@@ -5,27 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from publisher.reports import documents, github, html, human, junit, markdown, sarif
-from publisher.reports.validation import Validation
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
-    """One way to tell a validation.
-
-    Args:
-        write: makes the text.
-        told: what it is for, for listings.
-        pictures: whether it needs the checkpoint in numbers (`Validation.overview`).
-    """
-
-    write: Callable[[Validation], str]
-    told: str
-    pictures: bool = False
-
+from publisher.reports.validation import Form
 
 REPORTS: Mapping[str, Form] = {
     "human": Form(write=human.write, told="plain text, every place listed"),

@@ -8,7 +8,7 @@ that find them ran; a report without them is whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,21 @@ class Validation:
             return self.label
         path = Path(self.label)
         return path.name if path.name not in ("", "..") else path.resolve().name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """One way to tell a validation.
+
+    Args:
+        write: makes the text.
+        told: what it is for, for listings.
+        pictures: whether it needs the checkpoint in numbers (`Validation.overview`).
+    """
+
+    write: Callable[[Validation], str]
+    told: str
+    pictures: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
