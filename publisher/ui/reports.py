@@ -13,6 +13,7 @@ from publisher.units import format_bytes
 ALL = "all"
 SEVERITIES = ("error", "warning", "info")
 MARKS = {"error": "✕ error", "warning": "! warning", "info": "i info"}
+VERDICTS = {"loads": "good", "loads wrong": "error", "refuses": "error"}
 SHOWN = 300
 
 
@@ -66,7 +67,7 @@ def report_html(reports: Sequence[Mapping[str, Any]], *, severity: str = ALL, se
     found = rows(reports)
     words = (search or "").lower().split()
     shown = [row for row in found if severity in (ALL, row.severity) and row.holds(words)]
-    pieces = [_verdict(reports)]
+    pieces = [_verdict(reports), *_engines(reports)]
     if shown:
         pieces.append(_table(shown, len(found)))
     elif found:
@@ -111,6 +112,28 @@ def _verdict(reports: Sequence[Mapping[str, Any]]) -> Html:
     return markup.notice(
         "good" if publishable else "error", "Publishable" if publishable else "Not publishable", [], counted
     )
+
+
+def _engines(reports: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
+    """What each engine makes of the checkpoint, by the first report that says; versions that agree in one row."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    told = next((report["engines"] for report in reports if report.get("engines")), ())
+    for item in (item for item in told if isinstance(item, Mapping)):
+        because = ", ".join(map(str, item.get("because") or ())) or str(item.get("reason") or "")
+        verdict = str(item.get("verdict", ""))
+        key = str(item.get("engine", "")), verdict, "" if verdict == "loads" else because
+        found.setdefault(key, []).append(str(item.get("version", "")))
+    if found:
+        rows = [
+            [
+                markup.text(engine),
+                markup.text(", ".join(versions)),
+                markup.badge(VERDICTS.get(verdict, "quiet"), verdict),
+                markup.text(because or "–"),
+            ]
+            for (engine, verdict, because), versions in found.items()
+        ]
+        yield markup.table(("Engine", "Version", "Verdict", "Because"), rows, caption="What engines make of it")
 
 
 def _not_run(reports: Sequence[Mapping[str, Any]]) -> Iterator[Html]:

@@ -69,3 +69,19 @@ def test_odd_shapes_are_passed_over() -> None:
 
 def test_no_report_is_no_verdict() -> None:
     assert "ublishable" not in reports.report_html([])
+
+
+def test_engines_are_told_once_for_versions_that_agree() -> None:
+    engines = [
+        {"engine": "vllm", "version": "0.17", "verdict": "loads", "because": [], "reason": "x"},
+        {"engine": "vllm", "version": "0.33", "verdict": "loads", "because": [], "reason": "y"},
+        {"engine": "sglang", "version": "0.5", "verdict": "refuses", "because": ["CF12"], "reason": "<b>"},
+        {"engine": "atom", "version": "", "verdict": "unknown", "reason": "<img src=x>"},
+        "no verdict",
+    ]
+    page = reports.report_html([report() | {"engines": engines}, report() | {"engines": engines[:1]}])
+    assert "0.17, 0.33" in page
+    assert page.count("vllm") == 1
+    assert "CF12" in page
+    assert "<img" not in page
+    assert "What engines make of it" not in reports.report_html([report()])
