@@ -62,7 +62,7 @@ def wrong_global_scale(comparison: Comparison) -> Iterator[Found]:
         implied = _implied(compared)
         if implied is None or compared.cause == "other":
             continue
-        room = COARSE if compared.direction == "divide" or compared.stored in ("int4", "fp8") else EXACT
+        room = EXACT if compared.direction == "multiply" and compared.stored == "BF16" else COARSE
         if implied < compared.amax * (1 - room):
             message = (
                 f"The global scale of {compared.name} was made for weights up to {implied:.6g}; the source has "
@@ -159,7 +159,7 @@ def misread_source(comparison: Comparison) -> Iterator[Found]:
         if compared.cause == "order":
             message = f"{compared.name} fits its INT4 source only with each word's nibbles reversed; decode it again."
             yield Found(message, **_at(compared))
-        elif compared.intermediate == "F32":
+        elif compared.intermediate == "F32" and compared.stored in ("int4", "fp8"):
             wide.append(compared)
     if wide:
         message = (

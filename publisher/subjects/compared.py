@@ -21,7 +21,7 @@ from publisher.checkpoint.modules import Module
 from publisher.checkpoint.open import Checkpoint
 from publisher.checkpoint.stored import StoredWeight, UnreadableWeight
 from publisher.checkpoint.weights import locate
-from publisher.formats import makers
+from publisher.formats import floats, makers
 from publisher.formats.blocks import Float32Array
 from publisher.formats.int4 import Intermediate, Order
 from publisher.formats.makers import Sample, Verdict
@@ -190,13 +190,20 @@ class _Reading:
         return sample, sums
 
     def _judged(self, packed: PackedWeight, original: StoredWeight, sample: Sample) -> tuple[Verdict, Intermediate]:
-        """The verdict; a quantized source is tried without rounding to BF16 where rounding does not explain it."""
-        verdict = makers.judge(sample)
-        if verdict.wrong == 0 or original.form not in ("int4", "fp8"):
-            return verdict, "BF16"
-        weights = self._again(packed, original, sample, intermediate="F32")
+        """The verdict, and whether the source was rounded to BF16 on the way, whichever explains more.
+
+        A quantized source is rounded unless that explains less, one in F32 or F16 the other way round.
+        """
+        verdict, packs = makers.judge(sample), original.form in ("int4", "fp8")
+        first: Intermediate = "BF16" if packs or original.form == "BF16" else "F32"
+        if verdict.wrong == 0 or original.form == "BF16":
+            return verdict, first
+        if packs:
+            weights = self._again(packed, original, sample, intermediate="F32")
+        else:
+            weights = floats.round_to_bf16(sample.weights)
         other = makers.judge(replace(sample, weights=weights))
-        return (other, "F32") if other.wrong < verdict.wrong else (verdict, "BF16")
+        return (other, "F32" if packs else "BF16") if other.wrong < verdict.wrong else (verdict, first)
 
     def _again(
         self,

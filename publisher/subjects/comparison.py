@@ -34,7 +34,7 @@ class Compared:
         global_scale: the stored scalar, as it stands; None for MX.
         direction: which way it goes.
         verdict: the arithmetic found in the sample.
-        intermediate: what a quantized source was rounded to before it was quantized again.
+        intermediate: what a source that is not BF16 was rounded to before it was quantized.
         plain_error: squared error of the sample's blocks under plain `max` scales, over their own; None where the
             scales are those, or the format has none.
         cause: why the two are far apart, where that was found: swapped, other, order, scaled.

@@ -181,6 +181,29 @@ def test_weights_of_any_size_are_compared(size: float, tmp_path: Path) -> None:
     assert all(one.rel_rmse == pytest.approx(0.095, abs=0.01) for one in found.values())
 
 
+def widened(tiny: Tiny, seed: int | None) -> Tiny:
+    """The same weights in F32, moved by less than BF16 can tell where there is a seed."""
+    for name, tensor in tiny.tensors.items():
+        values = values_of(tensor)
+        if seed is not None:
+            values = values * (1 + np.random.default_rng(seed).uniform(-1e-3, 1e-3, values.shape).astype(np.float32))
+        tiny.tensors[name] = Tensor("F32", tensor.shape, values.astype("<f4").tobytes())
+    return tiny
+
+
+@pytest.mark.parametrize("seed", [None, 4])
+def test_a_wide_source_may_have_been_rounded_to_bf16_first(seed: int | None, tmp_path: Path) -> None:
+    source = widened(llama(), seed)
+    rounded = {n: bf16(np.frombuffer(t.data, "<f4").reshape(t.shape)) for n, t in source.tensors.items()}
+    result = nvfp4(Tiny(tensors=rounded, config=source.config, files=source.files))
+    given = evidence((source, result), tmp_path)
+    found = [c for c in read_comparison(given, {Compared}, Meter()) if isinstance(c, Compared)]
+    assert all(c.verdict.wrong == 0 for c in found)
+    assert any(c.intermediate == "BF16" for c in found) == (seed is not None)
+    report = run(given, level="full", select=["NU"])
+    assert report.findings == (), [f.message for f in report.findings]
+
+
 REASONS: list[tuple[str, Callable[[Tiny], object]]] = [
     ("do not fit", lambda t: setattr(t.tensors[f"{UP}.weight_scale"], "shape", (48, 8))),
     ("it unpacks to", lambda t: t.tensors.update(reshaped(t))),
