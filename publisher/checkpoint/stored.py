@@ -20,6 +20,7 @@ from publisher.formats.int4 import Intermediate, Order
 
 Reader: TypeAlias = Callable[[str, int, int], bytes]
 PLAIN = ("BF16", "F16", "F32")
+MAX_COLUMNS = 1 << 22  # weights of a row that is held in memory at once
 
 
 class UnreadableWeight(CheckpointError):

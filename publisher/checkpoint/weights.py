@@ -26,7 +26,7 @@ from publisher.checkpoint.experts import fused_expert
 from publisher.checkpoint.header import DTYPE_BITS, TensorRef
 from publisher.checkpoint.open import Checkpoint
 from publisher.checkpoint.quantconfig import QuantConfig
-from publisher.checkpoint.stored import PLAIN, StoredWeight, UnreadableWeight
+from publisher.checkpoint.stored import MAX_COLUMNS, PLAIN, StoredWeight, UnreadableWeight
 from publisher.formats import fp8, int4
 from publisher.formats.blocks import Float32Array
 from publisher.formats.int4 import Intermediate
@@ -69,6 +69,8 @@ def locate(checkpoint: Checkpoint, module: str, shape: tuple[int, int] | None = 
         raise UnreadableWeight(f"its payload is {packed.dtype}, which is no form of a source")
     else:
         found = fused_expert(checkpoint, module, shape)
+    if found.columns > MAX_COLUMNS:
+        raise UnreadableWeight(f"rows of {found.columns:,} weights are not read")
     for ref in (found.ref, found.scale):
         if ref is not None and not _readable(checkpoint, ref):
             raise UnreadableWeight(f"the bytes of {ref.name} are not those its header describes")

@@ -9,7 +9,7 @@ import numpy as np
 from publisher.checkpoint.header import TensorRef
 from publisher.checkpoint.modules import Module
 from publisher.checkpoint.open import Checkpoint
-from publisher.checkpoint.stored import UnreadableWeight
+from publisher.checkpoint.stored import MAX_COLUMNS, UnreadableWeight
 from publisher.errors import CheckpointError
 from publisher.formats.blocks import Float32Array, UInt8Array
 from publisher.formats.makers import Sample
@@ -20,7 +20,6 @@ from publisher.subjects.reading import readable
 from publisher.subjects.scalars import FLOATS, scalar_of
 
 GLOBALS: dict[str, Direction] = {"weight_scale_2": "multiply", "weight_global_scale": "divide"}
-MAX_COLUMNS = 1 << 22  # weights of a row that is held in memory at once
 _SCALES = {"nvfp4": ("F8_E4M3",), "mxfp4": ("U8", "F8_E8M0")}
 
 

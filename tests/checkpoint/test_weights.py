@@ -116,6 +116,12 @@ def test_what_is_not_known_is_refused_with_its_reason(tensors: dict[str, Tensor]
         locate(opened(tmp_path, tensors), "a")
 
 
+def test_a_row_too_long_to_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("publisher.checkpoint.weights.MAX_COLUMNS", 7)
+    with pytest.raises(UnreadableWeight, match="8 weights"):
+        locate(opened(tmp_path, {"a.weight": Tensor("F32", (2, 8), bytes(64))}), "a")
+
+
 def test_a_size_no_file_has_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(UnreadableWeight, match="header describes"):
         locate(opened(tmp_path, {"a.weight": Tensor("BF16", (1 << 30, 1 << 30), bytes(64))}), "a")
