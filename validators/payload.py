@@ -75,7 +75,7 @@ def block_below_its_scale(payloads: Payloads) -> Iterator[Found]:
     Why: every mode chooses a scale from the block's largest weight, so that weight's code is 6.0 (the largest weight
     decides), at least 4.0 (least error, four-over-six, MX even and floor), 3.0 or 2.0 (MX rounding up). A smaller one
     means bytes that were damaged, or a scale several times too large. Judged is what a declared mode promises, or what
-    nine tenths of the modules hold without exception.
+    nine tenths of the modules, or all but one, hold without exception.
     Fix: copy the shard again, or quantize the module again.
     Seen: huggingface/transformers PR 46763 (scales rounded after the weights were divided).
     """
@@ -105,8 +105,9 @@ def _level(payloads: Payloads) -> tuple[int | None, str | None]:
     mode = _declared(payloads)
     if mode is not None and not _edited(payloads):
         return MODES[mode], mode
+    allowed = max(len(tallies) >= 3, 0.1 * len(tallies))
     for level in LOWEST[payloads.format]:
-        if sum(not tally.free[1:level].any() for tally in tallies) >= 0.9 * len(tallies):
+        if sum(bool(tally.free[1:level].any()) for tally in tallies) <= allowed:
             return (level if _share(tallies, level + 1) - _share(tallies, level) > FEW else None), None
     return None, None
 

@@ -22,9 +22,10 @@ from publisher.formats import scan
 from publisher.formats.scan import BlockCounts, Counts
 from publisher.subjects import reading
 from publisher.subjects.evidence import Meter
-from publisher.subjects.modules import BLOCK, CACHE_SCALARS, SCALARS, is_packed, module_format
+from publisher.subjects.modules import BLOCK, CACHE_SCALARS, SCALARS, is_packed
 from publisher.subjects.reading import Codes, Run, fetch, is_local, pieces, plan, readable
 from publisher.subjects.scalars import FLOATS, SMOOTHING, scalar_of
+from publisher.subjects.scales import stored
 
 STRETCH = 256  # neighbouring blocks that a sample reads at once
 FAST_FROM = 2 << 30  # bytes of payload from which on compiling the loop takes less time than it saves
@@ -284,14 +285,17 @@ class PayloadPass:
 def _packed(checkpoint: Checkpoint, sample: int | None) -> Iterator[Packed]:
     """Modules whose payload and scales fit together; a rule on headers names the others."""
     for module in checkpoint.modules.values():
-        weight, scales = module.weight, module.tensors.get("weight_scale")
-        if weight is None or scales is None or weight.dtype not in {"U8", "I8", "F4"} or not is_packed(module):
-            continue
-        if scales.dtype not in {"U8", "F8_E4M3", "F8_E8M0"}:
-            continue
-        form = module_format(checkpoint, module)
-        if form is not None and scales.size and weight.size == scales.size * (BLOCK[form] // 2):
-            yield Packed(checkpoint=checkpoint, module=module, weight=weight, scales=scales, format=form, sample=sample)
+        for one in stored(checkpoint, module):
+            weight, width = one.weight, BLOCK[one.format] // 2
+            if weight is not None and weight.dtype in {"U8", "I8", "F4"} and weight.size == one.scales.size * width:
+                yield Packed(
+                    checkpoint=checkpoint,
+                    module=module,
+                    weight=weight,
+                    scales=one.scales,
+                    format=one.format,
+                    sample=sample,
+                )
 
 
 def _tally(payload: Payload) -> Tally:

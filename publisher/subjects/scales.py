@@ -25,10 +25,33 @@ from publisher.subjects.modules import BLOCK, CACHE_SCALARS, SCALARS, is_packed,
 from publisher.subjects.reading import Codes, Piece, Run, fetch, pieces, plan, readable
 from publisher.subjects.scalars import FLOATS, SMOOTHING, FusedGroup, Scalars, Smoothings, Vector, fused, scalar_of
 
+CODES = frozenset({"U8", "F8_E4M3", "F8_E8M0"})  # dtypes of block scales
 GAP = 64 << 10  # bytes of payload worth reading to save a read
 
 Places: TypeAlias = npt.NDArray[np.int64]
 Counts: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor of block scales, the payload it belongs to, and its format."""
+
+    scales: TensorRef
+    weight: TensorRef | None
+    format: str
+
+
+def stored(checkpoint: Checkpoint, module: Module) -> Iterator[Stored]:
+    """A module's block scales: `weight_scale`, or gpt-oss's `<projection>_scales` of stacked experts."""
+    scales = module.tensors.get("weight_scale")
+    form = module_format(checkpoint, module) if scales is not None and is_packed(module) else None
+    if scales is not None and form is not None and scales.dtype in CODES and scales.size:
+        yield Stored(scales, module.weight, form)
+    if module.name.endswith(".experts"):
+        for suffix, ref in module.tensors.items():
+            payload = module.tensors.get(f"{suffix.removesuffix('_scales')}_blocks")
+            if suffix.endswith("_scales") and payload is not None and ref.dtype == "U8" and ref.size:
+                yield Stored(ref, payload, "mxfp4")
 
 
 @dataclass(slots=True)
@@ -46,7 +69,8 @@ class BlockScales:
     Args:
         checkpoint: where it belongs.
         module: the module.
-        ref: its `weight_scale`.
+        ref: its `weight_scale`, or what stands for it.
+        weight: the payload, where there is one.
         format: nvfp4 (E4M3 codes) or mxfp4 (E8M0 codes).
         low: the smallest code.
         high: the largest code.
@@ -57,6 +81,7 @@ class BlockScales:
     checkpoint: Checkpoint
     module: Module
     ref: TensorRef
+    weight: TensorRef | None
     format: str
     low: int
     high: int
@@ -91,7 +116,7 @@ class BlockScales:
 
         Reads the blocks' payload only; (0, None) where payload and scales do not fit together.
         """
-        weight, width = self.module.weight, BLOCK[self.format] // 2
+        weight, width = self.weight, BLOCK[self.format] // 2
         if weight is None or weight.size != self.ref.size * width or not readable(self.checkpoint, weight):
             return 0, None
         total, first = 0, None
@@ -131,7 +156,8 @@ class ScaleRange:
 
     Args:
         module: the module.
-        ref: its `weight_scale`.
+        ref: its `weight_scale`, or what stands for it.
+        weight: the payload, where there is one.
         format: nvfp4 or mxfp4.
         low: the smallest code.
         high: the largest code.
@@ -141,6 +167,7 @@ class ScaleRange:
 
     module: Module
     ref: TensorRef
+    weight: TensorRef | None
     format: str
     low: int
     high: int
@@ -170,6 +197,7 @@ class ScaleRanges:
             checkpoint=self.checkpoint,
             module=one.module,
             ref=one.ref,
+            weight=one.weight,
             format=one.format,
             low=one.low,
             high=one.high,
@@ -181,7 +209,7 @@ class ScaleRanges:
 class _Wanted:
     """What one pass reads, by tensor name: block scales, scalars (with their suffix) and smoothing vectors."""
 
-    blocks: dict[str, tuple[Module, str]] = field(default_factory=dict)
+    blocks: dict[str, tuple[Module, Stored]] = field(default_factory=dict)
     scalars: dict[str, str] = field(default_factory=dict)
     vectors: dict[str, str] = field(default_factory=dict)
 
@@ -191,7 +219,7 @@ class _Wanted:
 
 
 SCALE_KINDS: frozenset[type] = frozenset({BlockScales, ScaleRanges, Scalars, FusedGroup, Smoothings})
-_OF_MODULES = frozenset((*SCALARS, *CACHE_SCALARS, "weight_scale", SMOOTHING))
+_OF_MODULES = frozenset((*SCALARS, *CACHE_SCALARS, SMOOTHING))
 
 
 def _wanted(checkpoint: Checkpoint, kinds: Collection[type]) -> _Wanted:
@@ -199,13 +227,11 @@ def _wanted(checkpoint: Checkpoint, kinds: Collection[type]) -> _Wanted:
     scales = bool({BlockScales, ScaleRanges} & set(kinds))
     suffixes = (*SCALARS, *CACHE_SCALARS) if {Scalars, FusedGroup, ScaleRanges} & set(kinds) else ()
     for module in checkpoint.modules.values():
+        if scales:
+            found.blocks |= {one.scales.name: (module, one) for one in stored(checkpoint, module)}
         if _OF_MODULES.isdisjoint(module.tensors):
             continue
         packed = is_packed(module)
-        ref = module.tensors.get("weight_scale")
-        form = module_format(checkpoint, module) if scales and packed else None
-        if ref is not None and form is not None and ref.dtype in {"U8", "F8_E4M3", "F8_E8M0"} and ref.size:
-            found.blocks[ref.name] = module, form
         for suffix in suffixes:
             scalar = module.tensors.get(suffix)
             single = scalar is not None and scalar.dtype in FLOATS and scalar.elements == 1
@@ -282,21 +308,21 @@ class ScalePass:
         self._low, self._high = (min(self._low, low), max(self._high, high)) if piece.offset else (low, high)
         if not piece.last:
             return None
-        module, form = self._wanted.blocks[piece.ref.name]
-        if ScaleRanges in self.kinds:
-            self._ranges.append(ScaleRange(module=module, ref=piece.ref, format=form, low=self._low, high=self._high))
-        if BlockScales not in self.kinds:
-            return None
-        return BlockScales(
+        module, own = self._wanted.blocks[piece.ref.name]
+        block = BlockScales(
             checkpoint=self.checkpoint,
             module=module,
             ref=piece.ref,
-            format=form,
+            weight=own.weight,
+            format=own.format,
             low=self._low,
             high=self._high,
             meter=self.meter,
             held=Held(piece.codes if piece.whole else None),
         )
+        if ScaleRanges in self.kinds:
+            self._ranges.append(_range(block))
+        return block if BlockScales in self.kinds else None
 
     def _rest(self) -> Iterator[ScaleRanges | Scalars | FusedGroup | Smoothings]:
         """What could only be told after the last piece."""
@@ -318,6 +344,17 @@ class ScalePass:
         if Smoothings in self.kinds and self._vectors:
             vectors = {name: vector.done() for name, vector in self._vectors.items()}
             yield Smoothings(checkpoint=self.checkpoint, vectors=vectors)
+
+
+def _range(block: BlockScales) -> ScaleRange:
+    return ScaleRange(
+        module=block.module,
+        ref=block.ref,
+        weight=block.weight,
+        format=block.format,
+        low=block.low,
+        high=block.high,
+    )
 
 
 def _ranges(

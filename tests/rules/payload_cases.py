@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.builders.edits import DOWN, EXPERT, UP, Edit, each, poke, quant
 from tests.builders.tiny import Tensor, Tiny
-from tests.rules.scales_cases import KIMI_UP, O, case, dead, recode
+from tests.rules.scales_cases import KIMI_UP, STACKED, O, case, dead, recode
 
 
 def emptied(name: str, block: int, width: int = 8) -> Edit:
@@ -68,9 +68,11 @@ CASES = [
     case("SV13", "quark", emptied(f"{UP}.weight", 5, 16), "SV13w", base="llama-mxfp4", place=f"{UP}.weight"),
     case("SV13", "ct", emptied(f"{UP}.weight_packed", 5), "SV13w", base="llama-ct-nvfp4", place=UP),
     case("SV13", "kimi", emptied(f"{KIMI_UP}.weight", 5, 16), "SV13w", base="kimi-mxfp4", place=KIMI_UP),
+    case("SV13", "gpt-oss", emptied(f"{STACKED}_blocks", 5, 16), "SV13w", base="gpt-oss", place=STACKED),
     case("SV14", "block", halved(f"{UP}.weight", 5), "SV14w", place=f"{UP}.weight"),
     case("SV14", "quark", halved(f"{UP}.weight", 5, 16), "SV14w", base="llama-mxfp4", place=f"{UP}.weight"),
     case("SV14", "ct", halved(f"{UP}.weight_packed", 5, 16), "SV14w", base="llama-ct-mxfp4", place=UP),
+    case("SV14", "gpt-oss", halved(f"{STACKED}_blocks", 5, 16), "SV14w", base="gpt-oss", place=STACKED),
     case("SV15", "constant", constant(f"{O}.weight"), "SV15", place=f"{O}.weight"),
     case("SV15", "one-sign", positive(f"{O}.weight"), "SV15w", place=f"{O}.weight"),
     case("SV15", "ct-one-sign", positive(f"{O}.weight_packed"), "SV15w", base="llama-ct-nvfp4", place=O),

@@ -15,6 +15,7 @@ from tests.rules.cases import Case
 
 BACKSTOP = f32(struct.unpack("<f", b"\x31\x0c\x43\x39")[0])  # 0.5 / 2688
 O = "model.layers.0.self_attn.o_proj"  # noqa: E741 - a projection that is fused with nothing
+STACKED = "model.layers.1.mlp.experts.down_proj"
 KIMI_UP = "language_model.model.layers.0.mlp.up_proj"
 
 
@@ -115,9 +116,11 @@ CASES = [
     case("SV11", "ff", poke(SCALE, 3, 0xFF), "SV11", place=SCALE, **MX),
     case("SV11", "ct", poke(SCALE, 3, 0xFF), "SV11", place=UP, **CT_MX),
     case("SV11", "kimi", poke(f"{KIMI_UP}.weight_scale", 3, 0xFF), "SV11", place=KIMI_UP, base="kimi-mxfp4"),
+    case("SV11", "gpt-oss", poke(f"{STACKED}_scales", 3, 0xFF), "SV11", place=STACKED, base="gpt-oss"),
     case("SV12", "zero", poke(SCALE, 3, 0), "SV12w", place=SCALE, **MX),
     case("SV12", "tiny", poke(SCALE, 3, 40), "SV12w", place=SCALE, **MX),
     case("SV12", "huge", poke(SCALE, 3, 200), "SV12w", place=SCALE, **CT_MX),
+    case("SV12", "gpt-oss", poke(f"{STACKED}_scales", 3, 0), "SV12w", place=STACKED, base="gpt-oss"),
     case("SV16", "nan", smoothing(O, np.array([np.nan] + [1.0] * 63)), "CF03 SV16", place=O, **AWQ),
     case("SV16", "zero", smoothing(O, np.array([1.0] * 63 + [0.0])), "CF03 SV16", place=O, **AWQ),
     case("SV16", "short", smoothing(O, np.ones(32)), "CF03 SV16", place=O, **AWQ),
