@@ -251,9 +251,9 @@ class Exclusion:
 
 
 def _is_linear(module: Module, modules: Mapping[str, Module]) -> bool:
-    """Whether a module is a plain layer with a matrix of its own, and no adapter inside another layer."""
+    """Whether a module is a plain layer with a matrix of its own: no convolution, no adapter inside another layer."""
     weight = module.weight
-    if weight is None or len(weight.shape) < 2 or not (weight.dtype in PLAIN or weight.dtype.startswith("F8")):
+    if weight is None or len(weight.shape) != 2 or not (weight.dtype in PLAIN or weight.dtype.startswith("F8")):
         return False
     parent = modules.get(module.name.rpartition(".")[0])
     return parent is None or parent.weight is None
