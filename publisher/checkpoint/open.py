@@ -7,6 +7,7 @@ rules to name. A place without any shard or config is refused.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import itertools
 from collections import deque
@@ -33,7 +34,7 @@ READ_AHEAD = 128 << 10  # bytes of a remote shard's start where no index tells h
 HEADER_BASE, HEADER_ENTRY = 1024, 100  # bytes of a header without entries, and of an entry beside its name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: sums over all tensors are kept once made
 class Checkpoint:
     """A checkpoint, as far as headers and JSON files tell.
 
@@ -64,18 +65,18 @@ class Checkpoint:
         """The declaration vLLM and SGLang obey; None for an unquantized checkpoint."""
         return self.declarations[0] if self.declarations else None
 
-    @property
+    @functools.cached_property
     def weight_map(self) -> Mapping[str, str]:
         """The index's `weight_map` where it is one; empty otherwise."""
         value = (self.index or {}).get("weight_map")
         return {k: v for k, v in value.items() if isinstance(v, str)} if isinstance(value, Mapping) else {}
 
-    @property
+    @functools.cached_property
     def side_files(self) -> Mapping[str, int]:
         """Every file that is neither a shard nor the index, with its size."""
         return {name: size for name, size in self.files.sizes.items() if name not in self.shards and name != INDEX}
 
-    @property
+    @functools.cached_property
     def tensor_bytes(self) -> int:
         """Sum of the sizes of all tensors."""
         return sum(ref.size for ref in self.tensors.values())
