@@ -16,7 +16,8 @@ from publisher.subjects.pruned import Pruned, read_pruned
 from publisher.subjects.publication import Listing, Pair, Repository, Upstream, read_publication
 from publisher.subjects.reading import Run
 from publisher.subjects.scalars import FusedGroup, Scalars, Smoothings
-from publisher.subjects.scales import SCALE_KINDS, BlockScales, ScalePass, ScaleRanges
+from publisher.subjects.scalepass import SCALE_KINDS, ScalePass
+from publisher.subjects.scales import BlockScales, ScaleRanges
 from publisher.subjects.serving import Serving, read_serving
 from publisher.subjects.sidefiles import SideFiles, read_side_files
 from publisher.subjects.untouched import Untouched

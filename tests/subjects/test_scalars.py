@@ -11,7 +11,7 @@ import pytest
 
 from publisher.checkpoint.open import open_checkpoint
 from publisher.subjects import FusedGroup, Meter, Scalars, Smoothings, reading
-from publisher.subjects.scales import ScalePass
+from publisher.subjects.scalepass import ScalePass
 from tests.builders.tiny import Tensor, Tiny, bf16, compressed, f32, kimi, llama, mixture, mxfp4, nvfp4
 
 UP = "model.layers.0.mlp.up_proj"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from publisher.checkpoint.open import open_checkpoint
-from publisher.subjects import BlockScales, Meter, Scalars, ScaleRanges, planned_reads, reading
+from publisher.subjects import BlockScales, Meter, reading
 from publisher.subjects import scales as scales_module
-from publisher.subjects.scales import ScalePass
-from tests.builders.tiny import Tensor, Tiny, f32, llama, mixture, mxfp4, nvfp4
+from publisher.subjects.scalepass import ScalePass
+from tests.builders.tiny import Tensor, Tiny, f32, mixture, nvfp4
 from tests.builders.watched import Watched
 
 UP = "model.layers.0.mlp.up_proj"
@@ -67,36 +67,6 @@ def test_blocks_are_not_judged_where_payload_and_scales_do_not_fit(tmp_path: Pat
     assert [scales.nonzero(places) for places in scales.places(0)] == [(0, None)]
 
 
-def test_small_tensors_near_one_another_are_read_at_once_and_counted(tmp_path: Path) -> None:
-    files, meter = Watched(nvfp4(llama()).write(tmp_path / "c")), Meter()
-    checkpoint = open_checkpoint(files)
-    files.reads.clear()
-    found = list(ScalePass(checkpoint=checkpoint, kinds={BlockScales, Scalars}, meter=meter).read())
-    assert sum(isinstance(subject, BlockScales) for subject in found) == 14
-    assert len(files.reads) == 2  # one per shard: everything is nearer than the gap
-    assert meter.bytes_read == sum(size for _, _, size in files.reads)
-    runs = planned_reads(checkpoint, {BlockScales, Scalars})
-    assert sorted((run.shard, run.begin, run.size) for run in runs) == sorted(files.reads)
-    assert meter.done == meter.total
-
-
-def test_payload_between_scales_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "GAP", 0)
-    tiny, meter = mxfp4(llama()), Meter()
-    scales = sum(len(tensor.data) for name, tensor in tiny.tensors.items() if name.endswith("weight_scale"))
-    seen(tiny.write(tmp_path / "c"), BlockScales, meter=meter)
-    assert meter.bytes_read == scales
-
-
-def test_tensors_outside_their_file_are_counted_not_read(tmp_path: Path) -> None:
-    folder, meter = nvfp4(llama()).write(tmp_path / "c"), Meter()
-    path = folder / "model-00002-of-00002.safetensors"
-    path.write_bytes(path.read_bytes()[:-1000])
-    found = seen(folder, BlockScales, Scalars, meter=meter)
-    assert meter.unreadable["scales"] >= 1
-    assert sum(isinstance(subject, BlockScales) for subject in found) < 14
-
-
 def test_bytes_are_counted_again_after_the_buffer_has_moved_on(tmp_path: Path) -> None:
     tiny = nvfp4(mixture())
     found = seen(tiny.write(tmp_path / "c"), BlockScales)
@@ -110,13 +80,3 @@ def test_a_code_outside_the_extremes_costs_nothing(tmp_path: Path) -> None:
     (scales,) = seen(one(4, 4, np.full((4, 4), 0x38)).write(tmp_path / "c"), BlockScales)
     assert scales.count(0x7F, 0xFF, 0) == 0
     assert scales.held.counts is None
-
-
-def test_ranges_stand_beside_their_global_scales(tmp_path: Path) -> None:
-    tiny = nvfp4(mixture())
-    (found,) = seen(tiny.write(tmp_path / "c"), ScaleRanges)
-    assert found.format == "nvfp4"
-    for one_ in found.ranges:
-        data = tiny.tensors[f"{one_.module.name}.weight_scale_2"].data
-        assert (one_.suffix, one_.bits) == ("weight_scale_2", int.from_bytes(data, "little"))
-    assert max(one_.high for one_ in found.ranges) == 0x7E
