@@ -58,8 +58,18 @@ def to_bf16_bits(values: Float32Array) -> npt.NDArray[np.uint16]:
 
 
 def round_to_bf16(values: Float32Array) -> Float32Array:
-    """float32 rounded to BF16 and back, same shape."""
-    return (to_bf16_bits(values).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    """float32 rounded to BF16 and back, same shape: the bits of `to_bf16_bits`, several times as fast."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    rounded = bits >> np.uint32(16)
+    rounded &= np.uint32(1)
+    rounded += np.uint32(0x7FFF)
+    rounded += bits
+    rounded &= np.uint32(0xFFFF0000)
+    result = rounded.view(np.float32)
+    missing = np.isnan(values)
+    if missing.any():
+        result[missing] = np.copysign(np.float32(np.nan), values[missing])
+    return result
 
 
 def encode_bf16(values: Float32Array) -> bytes:

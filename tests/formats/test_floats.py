@@ -57,3 +57,12 @@ def test_a_wrong_byte_count_is_refused(raw: bytes, dtype: str) -> None:
 def test_other_dtypes_are_refused_by_name() -> None:
     with pytest.raises(TensorError, match=r"F8_E4M3.*BF16, F16, F32"):
         floats.decode(b"\0", "F8_E4M3", (1,))
+
+
+def test_rounding_in_place_gives_the_bits_of_encoding() -> None:
+    """Every upper half of a float32 with lower halves around the tie, NaN of both signs among them."""
+    upper = np.arange(1 << 16, dtype=np.uint32) << 16
+    values = (upper[:, None] + np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)).view(np.float32)
+    bits = floats.round_to_bf16(values).view(np.uint32)
+    assert np.array_equal(bits >> 16, floats.to_bf16_bits(values))
+    assert not (bits & 0xFFFF).any()
