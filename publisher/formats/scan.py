@@ -115,8 +115,7 @@ def peaks(words: Words, blocks: int) -> UInt8Array:
     if len(rest):
         found[rest] = _below_seven(words[rest])
     width = len(words) // blocks
-    grouped: UInt8Array = found if width == 1 else found.reshape(blocks, width).max(axis=1)
-    return grouped
+    return functools.reduce(np.maximum, (found[word::width] for word in range(width)))
 
 
 def _below_seven(words: Words) -> UInt8Array:
