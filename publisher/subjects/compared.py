@@ -30,6 +30,7 @@ from publisher.subjects.evidence import Evidence, Meter
 from publisher.subjects.modules import is_packed
 from publisher.subjects.packed import PackedWeight, open_packed
 from publisher.subjects.pruned import NONZERO, pruned_modules
+from publisher.subjects.reading import is_local
 from publisher.subjects.recoded import compare, pair_of, recoded
 from publisher.subjects.sampled import RUNS, Sums, pieces_of, plain_error, rows_looked, runs_of
 from publisher.subjects.twins import RELATED, Twins, cosine
@@ -177,7 +178,7 @@ class _Reading:
     def _sample(self, packed: PackedWeight, original: StoredWeight) -> tuple[Sample, Sums]:
         """The sampled rows put together, and their sums."""
         wanted = rows_looked(packed, SAMPLE if self.evidence.sample is None else self.evidence.sample)
-        runs = runs_of(packed.module.name, packed.rows, wanted, 1 if original.turned else RUNS)
+        runs = runs_of(packed.module.name, packed.rows, wanted, self._count(packed, original))
         parts = [self._beside(packed, original, begin, end) for begin, end in runs]
         sample = replace(
             parts[0],
@@ -188,6 +189,13 @@ class _Reading:
         sums = Sums()
         sums.add(sample.weights, sample.values())
         return sample, sums
+
+    def _count(self, packed: PackedWeight, original: StoredWeight) -> int:
+        """Runs of a sample: one where a run is a request, or takes reading the whole matrix."""
+        local = is_local(packed.checkpoint.files, packed.payload.shard) and is_local(
+            self.source.files, original.ref.shard
+        )
+        return RUNS if local and not original.turned else 1
 
     def _judged(self, packed: PackedWeight, original: StoredWeight, sample: Sample) -> tuple[Verdict, Intermediate]:
         """The verdict, and whether the source was rounded to BF16 on the way, whichever explains more.
@@ -215,7 +223,7 @@ class _Reading:
         backwards: bool = False,
     ) -> Float32Array:
         """The sampled rows of the source, decoded in another way."""
-        runs = runs_of(packed.module.name, packed.rows, sample.weights.shape[0], 1 if original.turned else RUNS)
+        runs = runs_of(packed.module.name, packed.rows, sample.weights.shape[0], self._count(packed, original))
         order: Order = "high" if backwards else "low"
         return np.concatenate(
             [original.decode(b, e, read=self._read, intermediate=intermediate, order=order) for b, e in runs]
@@ -231,8 +239,8 @@ class _Reading:
             return "order", None
         if compared.cosine >= RELATED:
             return "scaled", None
-        runs = 1 if original.turned else RUNS
-        begin, end = runs_of(packed.module.name, packed.rows, sample.weights.shape[0], runs)[0]
+        count = self._count(packed, original)
+        begin, end = runs_of(packed.module.name, packed.rows, sample.weights.shape[0], count)[0]
         twin = twins.find(packed.module.name, sample.values()[: end - begin], (begin, end), packed.rows)
         return ("other", twin) if twin is not None else (None, None)
 

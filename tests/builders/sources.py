@@ -161,9 +161,15 @@ def pruned(source: Tiny, *, dense: bool = False) -> Pair:
         values[np.arange(len(values))[:, None], lost] = 0
         sparse.tensors[name] = bf16(values.reshape(sparse.tensors[name].shape))
     result = compressed(sparse, "nvfp4")
-    card = result.files["README.md"].decode()
-    result.files["README.md"] = card.replace("---\n", "---\ntags: [nvfp4, paired-4:8]\n", 1).encode()
+    tag(result, "paired-4:8")
     return source if dense else sparse, result
+
+
+def tag(tiny: Tiny, text: str) -> None:
+    """Put a tag into the card, as YAML writes it."""
+    head, mark, body = tiny.files["README.md"].decode().partition("\n---\n")
+    kept = [line for line in head.splitlines() if not line.startswith("tags:")]
+    tiny.files["README.md"] = "\n".join([*kept, f"tags: [fp4, quantized, {text}]{mark}{body}"]).encode()
 
 
 SOURCES: dict[str, Callable[[], Pair]] = {

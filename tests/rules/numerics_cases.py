@@ -5,8 +5,8 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 
-from tests.builders.edits import DOWN, UP, Edit, card, each, poke, put, quant, set_global
-from tests.builders.sources import int4_weight, swept
+from tests.builders.edits import DOWN, UP, Edit, each, poke, put, quant, set_global
+from tests.builders.sources import int4_weight, swept, tag
 from tests.builders.tiny import Tensor, Tiny, bf16, f32, llama, values_of
 from tests.rules.cases import Case
 
@@ -194,7 +194,6 @@ def exactly(name: str, seed: int = 9) -> tuple[Edit, Edit]:
     return source, result
 
 
-PAIRED = card("license: apache-2.0", "license: apache-2.0\ntags: [nvfp4, paired-4:8]")
 EMBEDDING = "model.embed_tokens.weight"
 WIDE = exactly(f"{KIMI}.2.down_proj")
 GATE, LATENT = "model.layers.0.mlp.gate_proj", "model.layers.1.self_attn.o_proj"
@@ -266,7 +265,15 @@ CASES = [
         place=KIMI,
     ),
     # NU08: pruning
-    Case("NU08", "dense", PAIRED, "NU08", base="mixture-ct-nvfp4", place=EXPERTS, evidence={"source": None}),
+    Case(
+        "NU08",
+        "dense",
+        lambda tiny: tag(tiny, "paired-4:8"),
+        "NU08",
+        base="mixture-ct-nvfp4",
+        place=EXPERTS,
+        evidence={"source": None},
+    ),
     Case(
         "NU08",
         "one-group",

@@ -11,7 +11,7 @@ import pytest
 from publisher.checkpoint.open import open_checkpoint
 from publisher.subjects import Evidence, Meter, Pruned, pruned
 from publisher.subjects.pruned import declares_pruning, pruned_modules, read_pruned
-from tests.builders.sources import SOURCES
+from tests.builders.sources import SOURCES, tag
 from tests.builders.tiny import Tiny, compressed, llama, mixture
 
 NAME = "model.layers.1.mlp.experts.0.up_proj"
@@ -21,9 +21,8 @@ def given(tiny: Tiny, folder: Path, **options: Any) -> Evidence:
     return Evidence(checkpoint=open_checkpoint(tiny.write(folder)), **options)
 
 
-def tagged(tiny: Tiny, tag: str) -> Tiny:
-    card = tiny.files["README.md"].decode()
-    tiny.files["README.md"] = card.replace("---\n", f"---\ntags: [{tag}]\n", 1).encode()
+def tagged(tiny: Tiny, text: str) -> Tiny:
+    tag(tiny, text)
     return tiny
 
 
