@@ -33,4 +33,5 @@ FAMILIES = (
     "numerics",
     "arithmetic",
     "publication",
+    "card",
 )

@@ -72,10 +72,14 @@ class Listing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """The metadata block at the head of a model card; `flaw` says why it could not be read."""
+    """A model card: its text and the metadata block at its head; `flaw` says why that block could not be read.
+
+    The text is None where there is no card, or none that is UTF-8.
+    """
 
     metadata: Mapping[str, Any] = field(default_factory=dict)
     flaw: str | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,17 +115,20 @@ def read_card(files: Files, meter: Meter) -> Card:
         return Card(flaw=f"{CARD} has {size:,} bytes; no model card does.")
     try:
         text = meter.read(files, CARD).decode("utf-8")
-        match = _FRONT.match(text)
-        if match is None:
-            return Card(flaw=f"{CARD} does not begin with a metadata block between two lines of `---`.")
-        metadata = jsonio.loads_yaml(match.group(1), CARD)
     except UnicodeDecodeError as error:
         return Card(flaw=f"{CARD} is not UTF-8 (byte {error.start}).")
     except PublisherError as error:
         return Card(flaw=error.message)
+    match = _FRONT.match(text)
+    if match is None:
+        return Card(flaw=f"{CARD} does not begin with a metadata block between two lines of `---`.", text=text)
+    try:
+        metadata = jsonio.loads_yaml(match.group(1), CARD)
+    except PublisherError as error:
+        return Card(flaw=error.message, text=text)
     if not isinstance(metadata, Mapping):
-        return Card(flaw=f"The metadata block of {CARD} is no mapping.")
-    return Card(metadata={str(key): value for key, value in metadata.items()})
+        return Card(flaw=f"The metadata block of {CARD} is no mapping.", text=text)
+    return Card(metadata={str(key): value for key, value in metadata.items()}, text=text)
 
 
 def read_publication(

@@ -32,6 +32,9 @@ CARD = """---
 license: apache-2.0
 base_model: tiny/tiny
 base_model_relation: quantized
+library_name: transformers
+pipeline_tag: text-generation
+tags: [fp4, quantized]
 extra_gated_heading: Terms
 extra_gated_fields:
   Name: text

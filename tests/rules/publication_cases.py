@@ -5,7 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.builders.edits import Edit, card, file, listed
+from tests.builders.tiny import Tiny
 from tests.rules.cases import FULL, Case
+
+
+def prose(text: str, encoding: str = "utf-8") -> Edit:
+    """A card that says this too."""
+
+    def edit(tiny: Tiny) -> None:
+        tiny.files["README.md"] += f"\n{text}\n".encode(encoding)
+
+    return edit
+
 
 CASES = [
     Case(
@@ -34,7 +45,36 @@ CASES = [
     Case("LC06", "form-without-gate", lambda tiny: None, "LC06w", evidence={"settings": {"gated": False}}),
 ]
 
-LEGITIMATE: list[tuple[str, str, Edit]] = []
+CASES += [
+    Case("LC08", "no-tags", card("tags: [fp4, quantized]\n", ""), "LC08w", place="README.md"),
+    Case("LC08", "no-task", card("pipeline_tag: text-generation\n", ""), "LC08w", base="llama-mxfp4"),
+    Case("LC08", "library-of-no-name", card("library_name: transformers", "library_name: []"), "LC08w"),
+    Case("LC09", "thai", prose("Kept in BF16 \u0e42\u20ac\u201d the same split."), "LC09", place="README.md"),
+    Case("LC09", "western", prose("It\u00e2\u20ac\u2122s 4\u00c3\u2014 smaller."), "LC09", base="llama-ct-mxfp4"),
+    Case("LC09", "lost", prose("Moonshot\ufffds model"), "LC09"),
+    Case("LC09", "not-utf-8", prose("Moonshot\u2019s model", "cp1252"), "LC02 LC03 LC09", place="README.md"),
+    Case("LC09", "unrendered", prose("Quantized from {{ base_model }}."), "LC09", place="README.md"),
+    Case("LC09", "statement", prose("{% include 'serving.j2' %}"), "LC09"),
+    Case("LC09", "template-of-the-hub", prose("**Developed by:** [More Information Needed]"), "LC09"),
+    Case("LC09", "to-do", prose("## Evaluation\n\nTODO: numbers"), "LC09", base="llama-mxfp4"),
+]
+
+LEGITIMATE: list[tuple[str, str, Edit]] = [
+    (
+        "a-template-in-code",
+        "llama-nvfp4",
+        prose("```jinja\n{% if tools %}{{ tools }}{% endif %}\n```\nand `{{ bos }}`."),
+    ),
+    ("braces-of-bibtex", "llama-nvfp4", prose("title = {{Kimi K2}}, and $\\frac{{a}}{{b}}$")),
+    ("a-to-do-list", "llama-nvfp4", prose("An app that keeps a TODO list. <!-- TODO: shorten -->")),
+    (
+        "other-languages",
+        "llama-nvfp4",
+        prose(
+            "\u0e01\u0e32\u0e23\u0e42\u0e01\u0e07 \u2014 Gr\u00f6\u00dfe\u2026 \u00c9T\u00c9\u2014 \u4e2d\u6587\u3002"
+        ),
+    ),
+]
 
 
 def _append(path: Path) -> None:
