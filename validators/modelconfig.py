@@ -193,3 +193,54 @@ def _sees(name: str, role: str) -> bool:
 def _mentions(config: Mapping[str, Any]) -> bool:
     """Whether any key speaks of images."""
     return any(part in key.lower() for key in config for part in ("vis", "image", "img", "mm_", "processor"))
+
+
+@rule(
+    "CF40",
+    "unnamed-architecture",
+    severity=ERROR,
+    refuses=("vllm", "sglang", "tensorrt-llm", "atom", "transformers"),
+    scope=CONFIGURED,
+)
+def unnamed_architecture(headers: Headers) -> Iterator[Found]:
+    """config.json names no model type, or no architecture.
+
+    Why: every engine chooses the model's code by these two names.
+    Fix: take both from the source's config.json.
+    Seen: modelopt's exporter raises a TypeError for `architectures: null`; hand-made configurations lack it.
+    """
+    config = headers.checkpoint.config
+    kind, names = config.get("model_type"), config.get("architectures")
+    if not isinstance(kind, str) or not kind:
+        yield Found(f"model_type is {_short(kind)}; write the source's.", file=CONFIG)
+    if not isinstance(names, list) or not names:
+        yield Found(f"architectures is {_short(names)}; write the source's list.", file=CONFIG)
+    for name in names if isinstance(names, list) else ():
+        if not isinstance(name, str) or not name.isidentifier():
+            yield Found(f"architectures names {_short(name)!r}, which is no class; write the source's.", file=CONFIG)
+
+
+# Sizes without which no engine can build the model; a key that is absent has a default or another name.
+SIZES = (
+    "hidden_size", "intermediate_size", "moe_intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "vocab_size", "n_routed_experts", "num_experts", "num_local_experts",
+    "max_position_embeddings",
+)  # fmt: skip
+
+
+@rule("CF41", "nonsense-size", severity=ERROR, refuses=ENGINES, scope=CONFIGURED)
+def nonsense_size(headers: Headers) -> Iterator[Found]:
+    """A size in config.json, such as the number of layers or heads, is not a positive whole number.
+
+    Why: engines build the model by it, and stop or build another one.
+    Fix: take the value from the source's config.json.
+    Seen: found by editing good checkpoints at random.
+    """
+    for prefix, place in _places(headers.checkpoint.config).items():
+        for key in SIZES:
+            value = place.get(key, 1)
+            if value is None and key in ("num_key_value_heads", "head_dim", "n_routed_experts"):
+                continue
+            per_layer = isinstance(value, list) and value and all(type(n) is int and n >= 0 for n in value)
+            if not per_layer and (type(value) is not int or value <= 0):
+                yield Found(f"{prefix}{key} is {_short(value)}; write the source's number.", file=CONFIG)

@@ -30,6 +30,18 @@ def newer_rope(tiny: Tiny) -> None:
 
 
 CASES = [
+    Case("CF40", "no-type", lambda tiny: tiny.config.pop("model_type"), "CF25 CF40", base="llama-ct-mxfp4"),
+    Case("CF40", "no-architecture", config(architectures=None), "CF25 CF40", base="kimi-mxfp4"),
+    Case("CF40", "no-class", config(architectures=["Llama For Causal LM"]), "CF25 CF40"),
+    Case("CF41", "layers", config(num_hidden_layers="2"), "CF25 CF41"),
+    Case("CF41", "heads", config(num_attention_heads=0), "CF25 CF41"),
+    Case(
+        "CF41",
+        "inside",
+        lambda tiny: tiny.config["text_config"].update(n_routed_experts=-4),
+        "CF25 CF41 CN16w",
+        base="kimi-nvfp4",
+    ),
     Case("CF25", "rope", config(rope_theta=1e6), "CF25"),
     Case("CF25", "key-lost", lambda tiny: tiny.config.pop("rope_theta"), "CF25"),
     Case("CF26", "absent", lambda tiny: tiny.config.pop("torch_dtype"), "CF26w"),
