@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from publisher import rules
+from publisher import catalogue
 from publisher.cli import VERBS, publisher
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +37,7 @@ def commands() -> str:
 
 def documents() -> dict[Path, str]:
     """Path to content of every generated document."""
-    return {ROOT / "docs/commands.md": commands(), ROOT / "validators/README.md": rules.rules_markdown()}
+    return {ROOT / "docs/commands.md": commands(), ROOT / "validators/README.md": catalogue.rules_markdown()}
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """The rules: how one is declared, which there are, and how they run over the evidence.
 
 A rule is a function in `validators/`; the type of its first parameter is the evidence it asks for. Its docstring holds
-the summary, why it matters, the fix and where it was seen; every table is made from these. A rule that could not look
+the summary, why it matters, the fix and where it was seen; `catalogue` makes tables of them. A rule that could not look
 is reported as not run with the reason, and one that fails on its own is an error under its own code, so nothing passes
 that was not checked.
 """
@@ -47,18 +47,6 @@ MAX_PLACES = 50  # findings one rule lists; the rest is counted
 # What ends a run: it says nothing about the checkpoint, and running again goes on.
 _ENDS = (AccessError, HubError, InterruptedRun)
 _ORDER = {ERROR: 0, WARNING: 1, INFO: 2}
-_FAMILIES = {
-    "CN": "Container",
-    "CF": "Configuration",
-    "NM": "Names and coverage",
-    "SV": "Scale values",
-    "FU": "Fused groups",
-    "KV": "Key-value cache",
-    "SD": "Side files",
-    "TP": "Serving",
-    "NU": "Numbers against the source",
-    "LC": "Licence, card and repository",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,50 +461,3 @@ def _unfinished(outcome: _Outcome, meter: Meter) -> str | None:
         noun = outcome.rule.scope.noun if outcome.rule.scope else KINDS[outcome.rule.evidence].noun
         return f"nothing to judge: there is no {noun}"
     return None
-
-
-# --- tables --------------------------------------------------------------------------------------------------------
-
-
-def table() -> list[dict[str, Any]]:
-    """Every rule as plain values, for listings in any format."""
-    return [
-        {
-            "code": r.code,
-            "slug": r.slug,
-            "severity": str(r.severity),
-            "reads": r.cost,
-            "engines": list(r.engines),
-            "refused_by": list(r.refuses),
-            "family": _FAMILIES.get(r.code[:2], r.code[:2]),
-            "summary": r.summary,
-            "why": r.why,
-            "fix": r.fix,
-            "seen": r.seen,
-        }
-        for r in load_rules().values()
-    ]
-
-
-def rules_markdown() -> str:
-    """The text of `validators/README.md`."""
-    lines = [
-        "# The rules",
-        "",
-        "Generated from the rules' docstrings by `make docs`; edit those, not this page.",
-        "An error blocks publication unless it is waived with a reason; a warning wants a look.",
-    ]
-    family = ""
-    for row in table():
-        if row["code"][:2] != family:
-            family = row["code"][:2]
-            lines += ["", f"## {family}: {_FAMILIES[family]}", ""]
-            lines += ["| code | defect | severity | reads | what it finds | why | fix | seen |", "|---" * 8 + "|"]
-        cells = [row["code"], f"`{row['slug']}`", row["severity"], row["reads"]]
-        cells += [row["summary"], _why(row), row["fix"], row["seen"]]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _why(row: Mapping[str, Any]) -> str:
-    return f"{row['why']}" + (f" Breaks: {', '.join(row['engines'])}." if row["engines"] else "")

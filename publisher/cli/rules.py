@@ -29,12 +29,12 @@ def command(action: str, names: tuple[str, ...], form: str) -> None:
 
     A family is named by its letters, such as SV. The format quiet prints codes, one a line.
     """
-    from publisher import rules
+    from publisher import catalogue, rules
 
     output = Output(form)
     if action == "list":
         codes = rules.chosen(names)
-        _list(output, [row for row in rules.table() if row["code"] in codes])
+        _list(output, [row for row in catalogue.table() if row["code"] in codes])
         return
     if not names:
         raise PublisherError("No rule is named.", hint="Write publisher rules explain CODE.")
@@ -60,9 +60,9 @@ def _row(name: str) -> dict[str, Any]:
     Raises:
         PublisherError: there is none; near ones are named.
     """
-    from publisher import rules
+    from publisher import catalogue
 
-    table = rules.table()
+    table = catalogue.table()
     for row in table:
         if name.upper() == row["code"] or name.lower() == row["slug"]:
             return row

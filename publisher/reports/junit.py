@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from publisher import rules
+from publisher import catalogue
 from publisher.reports import validation as told
 from publisher.reports.validation import Group, Validation
 
@@ -33,7 +33,7 @@ def write(validation: Validation) -> str:
     families: dict[str, list[str]] = {}
     for code in codes:
         families.setdefault(code[:2], []).append(code)
-    table = {row["code"]: row for row in rules.table()}
+    table = {row["code"]: row for row in catalogue.table()}
     for family, members in families.items():
         _suite(root, family, members, by_code, skipped, table)
     for name in ("tests", "failures", "skipped", "errors"):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from publisher import rules
+from publisher import catalogue
 from publisher.findings import ERROR, INFO, WARNING, Finding
 from publisher.reports.validation import Validation
 
@@ -30,7 +30,7 @@ def write(validation: Validation) -> str:
 def log(validation: Validation) -> dict[str, Any]:
     """The log: one run, whose tool holds every rule."""
     report = validation.report
-    table = rules.table()
+    table = catalogue.table()
     position = {row["code"]: number for number, row in enumerate(table)}
     tool = dict(report.tool)
     driver: dict[str, Any] = {"name": tool.get("name", "fp4-publisher"), "rules": [_descriptor(row) for row in table]}

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from publisher import rules
+from publisher.catalogue import table as rule_table
 from publisher.findings import ERROR, INFO, WARNING, Finding, Report, Severity
 from publisher.reports.overview import Overview
+from publisher.rules import ENGINES
 
 FAMILIES = ("CN", "CF", "NM", "FU", "SV", "KV", "TP", "SD", "NU", "LC")  # causes before what follows from them
 INAPPLICABLE = "nothing to judge"  # how the runner says that there is no subject of a rule's kind
@@ -75,7 +76,7 @@ class Group:
         places: how many there are in all.
         engines: engines that break on any of them.
         refuses: those that refuse to load.
-        rule: the rule's facts as `rules.table` gives them; empty for a rule of another version.
+        rule: the rule's facts as `catalogue.table` gives them; empty for a rule of another version.
     """
 
     code: str
@@ -121,7 +122,7 @@ class Group:
 
 def groups(report: Report) -> tuple[Group, ...]:
     """The findings by rule, what blocks first, what is waived last."""
-    table = {row["code"]: row for row in rules.table()}
+    table = {row["code"]: row for row in rule_table()}
     found: dict[tuple[str, Severity, str | None], list[Finding]] = {}
     for finding in report.findings:
         found.setdefault((finding.code, finding.severity, finding.waived), []).append(finding)
@@ -146,7 +147,7 @@ def _group(findings: Sequence[Finding], rule: Mapping[str, Any]) -> Group:
 
 def _named(lists: Any) -> tuple[str, ...]:
     named = {engine for engines in lists for engine in engines}
-    return tuple(engine for engine in rules.ENGINES if engine in named)
+    return tuple(engine for engine in ENGINES if engine in named)
 
 
 def _usefulness(group: Group) -> tuple[Any, ...]:
