@@ -37,6 +37,9 @@ from publisher.plan import preflight
 from publisher.plan.decide import make_plan
 from publisher.plan.model import Plan, Recipe, TargetSpec
 from publisher.plan.recipe import recipe_to_yaml
+from publisher.reports.files import render as render_report
+from publisher.reports.overview import look
+from publisher.reports.validation import Validation
 from publisher.subjects import Evidence
 
 STAGES = ("plan", "quantize", "validate", "evaluate", "card", "manifest", "push")
@@ -205,6 +208,7 @@ class Run:
             card=False,  # what lies there is of an earlier run
         )
         self._write_report(self.directory.report, report)
+        self._write_page(report)
         self.journal.emit("validate", "done", message=_outcome(report))
         self._require(report, self.directory.report)
         return report
@@ -482,6 +486,14 @@ class Run:
         new, old = report.to_json(), _document(path)
         if old is None or _timeless(old) != _timeless(new):
             self._write(path, jsonio.dump_json(new))
+
+    def _write_page(self, report: Report) -> None:
+        """The report as a page to look at, beside the one that programs read."""
+        level, recipe = self.prepared.order.level, self.prepared.order.recipe
+        overview = look(open_checkpoint(self.directory.checkpoint), level=level)
+        label = recipe.name if recipe else self.directory.checkpoint.name
+        validation = Validation(report=report, label=label, overview=overview)
+        self._write(self.directory.report.with_suffix(".html"), render_report("html", validation))
 
     def _write(self, path: Path, text: str) -> None:
         jsonio.write_atomic(path, text)

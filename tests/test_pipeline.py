@@ -37,6 +37,7 @@ def test_a_finished_stage_is_skipped_and_the_manifest_stays_the_same(workspace: 
     recipe = workspace.recipe()
     assert "start" in kinds(run(workspace, recipe), "quantize")
     manifest = (workspace.checkpoint / "publish.json").read_bytes()
+    assert "<title>Publishable: tiny" in (workspace.run / "report.html").read_text()
     assert kinds(run(workspace, recipe), "quantize") == {"skip"}
     assert (workspace.checkpoint / "publish.json").read_bytes() == manifest
 
