@@ -45,13 +45,16 @@ def decoded_rows(
     return locate(checkpoint, module).decode(begin, end, intermediate=intermediate)
 
 
-def locate(checkpoint: Checkpoint, module: str, shape: tuple[int, int] | None = None) -> StoredWeight:
+def locate(
+    checkpoint: Checkpoint, module: str, shape: tuple[int, int] | None = None, *, headers_only: bool = False
+) -> StoredWeight:
     """A module's weight.
 
     Args:
         checkpoint: where to look.
         module: its name, such as `model.layers.0.mlp.up_proj`.
         shape: (out, in) as known from elsewhere; fused experts need it.
+        headers_only: read no tensor, not even `weight_shape`; INT4 rows then count as whole words.
 
     Raises:
         UnreadableWeight: it is not there or not known here; the message is a reason without the module's name.
@@ -60,7 +63,7 @@ def locate(checkpoint: Checkpoint, module: str, shape: tuple[int, int] | None = 
     tensors: Mapping[str, TensorRef] = table.tensors if table else {}
     packed, weight = tensors.get("weight_packed"), tensors.get("weight")
     if packed is not None and packed.dtype == "I32":
-        found = _int4_weight(checkpoint, module, tensors, packed)
+        found = _int4_weight(checkpoint, module, tensors, packed, headers_only)
     elif weight is not None and weight.dtype == "F8_E4M3":
         found = _fp8_weight(checkpoint, module, tensors, weight)
     elif weight is not None:
@@ -90,7 +93,7 @@ def _plain_weight(checkpoint: Checkpoint, module: str, ref: TensorRef) -> Stored
 
 
 def _int4_weight(
-    checkpoint: Checkpoint, module: str, tensors: Mapping[str, TensorRef], packed: TensorRef
+    checkpoint: Checkpoint, module: str, tensors: Mapping[str, TensorRef], packed: TensorRef, headers_only: bool
 ) -> StoredWeight:
     scale = tensors.get("weight_scale")
     beside = sorted({"weight_zero_point", "weight_g_idx"} & tensors.keys())
@@ -99,7 +102,8 @@ def _int4_weight(
     if scale is None or scale.dtype not in PLAIN or len(scale.shape) != 2 or len(packed.shape) != 2:
         raise UnreadableWeight("INT4 without a matrix of floating-point scales")
     rows, words = packed.shape
-    columns = _logical_columns(checkpoint, tensors.get("weight_shape"), rows, words)
+    said = None if headers_only else tensors.get("weight_shape")
+    columns = _logical_columns(checkpoint, said, rows, words)
     group = _group(checkpoint.quant, columns, scale.shape[1])
     if group is None or scale.shape[0] != rows or 0 in packed.shape:
         raise UnreadableWeight(f"INT4 of {rows} x {columns} with scales of shape {list(scale.shape)[:3]}")

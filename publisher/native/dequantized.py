@@ -87,7 +87,8 @@ def state_dict(folder: Path, *, dtype: torch.dtype) -> dict[str, Tensor]:
         CheckpointError: damaged, or packed in a way not known here.
     """
     tensors, checkpoint = SourceTensors(folder), open_checkpoint(folder)
-    packed = [module for module in checkpoint.modules.values() if module.quantized]
+    modules = checkpoint.modules.values()
+    packed = [m for m in modules if m.quantized and f"{m.name}.weight" not in tensors.encoded]
     layout = _layout(checkpoint) if packed else None
     found: dict[str, Tensor] = {}
     done: set[str] = set()

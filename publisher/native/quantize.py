@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from publisher.checkpoint.header import TensorRef
+from publisher.checkpoint.header import DTYPE_BITS, TensorRef
 from publisher.checkpoint.layout import ShardLayout, TensorSpec, plan_shards
 from publisher.checkpoint.writer import StagedWriter
 from publisher.errors import CheckpointError
@@ -47,6 +47,11 @@ class Unit:
     def size(self) -> int:
         """Bytes in the source."""
         return sum(ref.size for ref in self.refs)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the weights in memory; more than in the source where they are stored in INT4 or FP8."""
+        return sum(max(ref.size, ref.elements * DTYPE_BITS[ref.dtype] // 8) for ref in self.refs)
 
 
 def plan_units(refs: Mapping[str, TensorRef], job: Job) -> tuple[Unit, ...]:
@@ -152,7 +157,7 @@ class Quantizer:
                 continue
             weights = ahead.result() if ahead is not None else self._load(unit)
             following = next(queue, None)
-            small = following is not None and following.size <= _READ_AHEAD
+            small = following is not None and following.memory <= _READ_AHEAD
             ahead = reader.submit(self._load, following) if following is not None and small else None
             yield unit, weights
 

@@ -1,5 +1,8 @@
 """The source's tensors, read into torch: whole when they are quantized, in pieces when they are copied.
 
+A weight stored in INT4 or FP8 appears as the BF16 matrix it stands for, decoded while it is read; its packed values and
+scales do not appear at all, so that nothing of the source's own quantization is carried into a new one.
+
 Nothing is read before every shard the index names is there and as long as its header says, so that a truncated
 download is found before the work and not hours into it. Where there is an index, files it does not name (a second copy
 in another layout) are left alone, as the loaders do.
@@ -7,19 +10,28 @@ in another layout) are left alone, as the loaders do.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from publisher.checkpoint.encoded import SUPERSEDED, decoded_ref, encoded_weights
 from publisher.checkpoint.header import DTYPE_BITS, TensorRef
 from publisher.checkpoint.open import Checkpoint, open_checkpoint
+from publisher.checkpoint.stored import StoredWeight
 from publisher.errors import CheckpointError
 
 TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 _STEP = 16 << 20
+_RUN = 128 * 1024  # weights decoded at once; their float32 values stay in a cache
 _AGAIN = "Copy or download the file again."
 
 
@@ -30,7 +42,8 @@ class SourceTensors:
         folder: the source checkpoint.
 
     Raises:
-        CheckpointError: no checkpoint, a shard missing, truncated or malformed, a tensor the index promises absent.
+        CheckpointError: no checkpoint, a shard missing, truncated or malformed, a tensor the index promises absent, an
+            INT4 or FP8 weight that cannot be decoded.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,15 +51,28 @@ class SourceTensors:
         self._folder = folder
         shards = _shards(checkpoint)
         _refuse_damage(checkpoint, shards)
-        refs = [ref for name in shards for ref in checkpoint.shards[name].tensors]
-        self.refs = {ref.name: ref for ref in sorted(refs, key=lambda ref: (ref.shard, ref.begin, ref.name))}
-        _refuse_doubles(refs)
-        absent = sorted(set(checkpoint.weight_map) - self.refs.keys())
+        stored = [ref for name in shards for ref in checkpoint.shards[name].tensors]
+        _refuse_doubles(stored)
+        absent = sorted(set(checkpoint.weight_map) - {ref.name for ref in stored})
         if absent:
             raise CheckpointError(f"{folder}: the index names {len(absent)} tensors no shard holds, first {absent[0]}.")
+        self.encoded: dict[str, StoredWeight] = {}
+        refs = sorted(self._decoded(checkpoint, stored), key=lambda ref: (ref.shard, ref.begin, ref.name))
+        self.refs = {ref.name: ref for ref in refs}
+
+    def _decoded(self, checkpoint: Checkpoint, stored: list[TensorRef]) -> list[TensorRef]:
+        """The tensors with every encoded weight as the matrix it stands for."""
+        gone: set[str] = set()
+        for module, weight in encoded_weights(checkpoint):
+            self.encoded[f"{module.name}.weight"] = weight
+            gone.update(ref.name for suffix, ref in module.tensors.items() if suffix in SUPERSEDED)
+        return [ref for ref in stored if ref.name not in gone] + [decoded_ref(w) for w in self.encoded.values()]
 
     def pieces(self, ref: TensorRef) -> Iterator[memoryview]:
         """The bytes of a tensor in pieces; a piece is valid until the next one is asked for."""
+        if ref.name in self.encoded:
+            yield from self._decoded_pieces(self.encoded[ref.name])
+            return
         buffer = memoryview(bytearray(min(_STEP, ref.size)))
         for begin in range(ref.begin, ref.end, _STEP):
             piece = buffer[: min(_STEP, ref.end - begin)]
@@ -55,11 +81,51 @@ class SourceTensors:
 
     def load(self, ref: TensorRef) -> Tensor:
         """A whole tensor, on the CPU; its dtype is one of `TORCH_DTYPES`."""
+        if ref.name in self.encoded:
+            weight = self.encoded[ref.name]
+            return torch.from_numpy(self._decode(weight, 0, weight.rows)).view(torch.bfloat16)
         flat = torch.empty(ref.size, dtype=torch.uint8)
         view = memoryview(flat.numpy())
         for begin in range(0, ref.size, _STEP):
             self._fill(ref, ref.begin + begin, view[begin : begin + _STEP])
         return flat.view(TORCH_DTYPES[ref.dtype]).view(ref.shape)
+
+    def _decoded_pieces(self, weight: StoredWeight) -> Iterator[memoryview]:
+        step = max(1, _STEP // (2 * weight.columns))
+        for begin in range(0, weight.rows, step):
+            rows = self._decode(weight, begin, min(begin + step, weight.rows))
+            yield rows.view(np.uint8).reshape(-1).data
+
+    def _decode(self, weight: StoredWeight, begin: int, end: int) -> npt.NDArray[Any]:
+        """BF16 bit patterns of some rows; runs of rows are decoded at the same time."""
+        out = np.empty((end - begin, weight.columns), "<u2")
+        step = max(1, _RUN // weight.columns)
+
+        def work(first: int, read: Callable[[str, int, int], bytes]) -> None:
+            last = min(first + step, end)
+            values = np.ascontiguousarray(weight.decode(first, last, read=read))  # rounded to BF16 already
+            out[first - begin : last - begin] = values.view("<u2")[:, 1::2]
+
+        with self._reader() as read:
+            list(_pool().map(functools.partial(work, read=read), range(begin, end, step)))
+        return out
+
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[Callable[[str, int, int], bytes]]:
+        """Reads bytes of shards, each opened once."""
+        with contextlib.ExitStack() as stack:
+
+            @functools.cache
+            def opened(shard: str) -> int:
+                return stack.enter_context((self._folder / shard).open("rb", buffering=0)).fileno()
+
+            def read(shard: str, begin: int, end: int) -> bytes:
+                try:
+                    return os.pread(opened(shard), end - begin, begin)
+                except OSError as error:
+                    raise _unreadable(self._folder / shard, error) from error
+
+            yield read
 
     def _fill(self, ref: TensorRef, position: int, view: memoryview) -> None:
         path = self._folder / ref.shard
@@ -72,7 +138,16 @@ class SourceTensors:
                     position += count
                     view = view[count:]
         except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.", hint=_AGAIN) from error
+            raise _unreadable(path, error) from error
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
+
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(f"{path} cannot be read: {error.strerror or error}.", hint=_AGAIN)
 
 
 def _shards(checkpoint: Checkpoint) -> list[str]:

@@ -85,10 +85,10 @@ def _sizes(recipe: Recipe, matrices: Sequence[Matrix], decisions: Sequence[Decis
     """Bytes of each decided module in the result, bias and the like included."""
     sizes = {}
     for matrix, decision in zip(matrices, decisions, strict=True):
-        size = matrix.size
+        weight = matrix.weight_size
         if decision.action == QUANTIZE:
-            size += quantized_size(recipe, matrix.weight.elements) - matrix.weight.size
-        sizes[matrix.name] = size
+            weight = quantized_size(recipe, matrix.weight.elements)
+        sizes[matrix.name] = matrix.beside + weight
     return sizes
 
 

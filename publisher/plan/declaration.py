@@ -17,7 +17,7 @@ from typing import Any
 from publisher.checkpoint.modules import class_of
 from publisher.formats.spec import FORMATS
 from publisher.plan.model import Recipe
-from publisher.plan.proof import moe_module
+from publisher.plan.proof import INNER, moe_module
 
 MODELOPT_VERSION = "0.47.0"  # the exporter whose layout this is
 QUARK_VERSION = "0.13"
@@ -104,7 +104,13 @@ def _quark(quantized: Sequence[str], kept: Sequence[str]) -> Iterable[str]:
         many = counts[kind] > MANY and kind not in busy
         body = re.escape(kind).replace(r"\*", r"\d+") if many else re.escape(unit)
         tail = r"(\..*)?" if unit in experts else ""
-        yield f"re:^{body}{tail}$" if many or tail else unit
+        yield f"re:^{_with_or_without(body)}{tail}$" if many or tail else unit
+
+
+def _with_or_without(body: str) -> str:
+    """A regex that reads the same where an engine builds the language model without its wrapper's prefix (ATOM)."""
+    prefix = re.escape(INNER)
+    return f"({prefix})?{body.removeprefix(prefix)}" if body.startswith(prefix) else body
 
 
 # --- blocks --------------------------------------------------------------------------------------------------------

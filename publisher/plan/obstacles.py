@@ -1,20 +1,23 @@
 """What about a source stops every plan, seen before any pattern is looked at.
 
-A damaged header, a shard that is not there, weights that are quantized already, an architecture the configuration does
-not name. Each obstacle is one sentence with the file or the number and the next step.
+A damaged header, a shard that is not there, weights stored in a way that cannot be decoded, an architecture the
+configuration does not name. Each obstacle is one sentence with the file or the number and the next step.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
+from publisher.checkpoint.encoded import is_encoded
 from publisher.checkpoint.modules import Module, class_of
 from publisher.checkpoint.open import Checkpoint
+from publisher.checkpoint.stored import UnreadableWeight
+from publisher.checkpoint.weights import locate
 
 FLOATS = ("BF16", "F16", "F32")
-PACKED = ("U8", "I8", "I32", "U32", "F4", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
+READABLE = f"{', '.join(FLOATS)}, INT4 (compressed-tensors) and FP8 weights"
 NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 
@@ -71,16 +74,25 @@ def _architecture(checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _quantized(checkpoint: Checkpoint) -> Iterator[str]:
-    hint = f"this version reads {', '.join(FLOATS)} weights; start from the unquantized model"
+    """Encoded weights that cannot be decoded, by reason, and declarations that the tensors do not bear out."""
+    hint = f"this version reads {READABLE}; start from the unquantized model"
+    reasons: dict[str, list[str]] = defaultdict(list)
+    encoded = [module.name for module in checkpoint.modules.values() if is_encoded(module)]
+    for name in encoded:
+        try:
+            locate(checkpoint, name, headers_only=True)
+        except UnreadableWeight as error:
+            reasons[error.message.rstrip(".")].append(name)
+    for reason, names in list(reasons.items())[:3]:
+        yield f"{len(names)} weights are stored quantized and cannot be decoded, such as {names[0]}: {reason}; {hint}"
     declared = checkpoint.quant
-    if declared is not None:
-        what = declared.algo or declared.format or "unnamed"
-        yield f"the source is quantized already ({declared.origin}: {declared.dialect}, {what}); {hint}"
-    packed = [m for m in checkpoint.modules.values() if m.weight is not None and m.weight.dtype in PACKED]
-    if packed:
-        dtypes = Counter(m.weight.dtype for m in packed if m.weight is not None)
-        counts = ", ".join(f"{count} {dtype}" for dtype, count in sorted(dtypes.items()))
-        yield f"{len(packed)} weights are stored quantized ({counts}), such as {packed[0].name}; {hint}"
+    if declared is None:
+        return
+    what = f"{declared.origin}: {declared.dialect}, {declared.algo or declared.format or 'unnamed'}"
+    if not encoded:
+        yield f"the source is declared quantized ({what}), but none of its weights is; remove the declaration"
+    elif declared.raw.get("transform_config"):
+        yield f"the source's weights are rotated ({what}, transform_config), which is not undone here; {hint}"
 
 
 def fused_expert_tensors(module: Module) -> list[str]:

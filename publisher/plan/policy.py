@@ -11,9 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from publisher.checkpoint.encoded import SUPERSEDED, decoded_ref, decoded_size, is_encoded
 from publisher.checkpoint.header import TensorRef
 from publisher.checkpoint.modules import Module, layer_of, role_of
 from publisher.checkpoint.open import Checkpoint
+from publisher.checkpoint.stored import StoredWeight, UnreadableWeight
+from publisher.checkpoint.weights import locate
 from publisher.matching import Globs
 from publisher.plan.model import KEEP, QUANTIZE, Decision, Recipe
 from publisher.plan.obstacles import NAME, fused_expert_tensors
@@ -36,11 +39,19 @@ _IN_A_LAYER = frozenset({"attention", "mlp", "expert", "shared_expert", "other"}
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A module with a weight to decide on; `weight` is its largest tensor where experts are stacked in one."""
+    """A module with a weight to decide on.
+
+    Args:
+        module: the module.
+        weight: its weight; the matrix it stands for where it is encoded, its largest tensor where experts are stacked.
+        stacked: whether all experts lie in one tensor.
+        encoded: how the weight is stored where that is INT4 or FP8.
+    """
 
     module: Module
     weight: TensorRef
     stacked: bool = False
+    encoded: StoredWeight | None = None
 
     @property
     def name(self) -> str:
@@ -52,6 +63,23 @@ class Matrix:
         """Bytes of all the module's tensors."""
         return sum(ref.size for ref in self.module.tensors.values())
 
+    @property
+    def kept_size(self) -> int:
+        """Bytes of what the result holds of the module when it is kept: an encoded weight is kept in BF16."""
+        return self.beside + self.weight_size
+
+    @property
+    def weight_size(self) -> int:
+        """Bytes of the weight when it is kept."""
+        return decoded_size(self.encoded) if self.encoded else self.weight.size
+
+    @property
+    def beside(self) -> int:
+        """Bytes of what is carried whatever happens to the weight: biases and the like."""
+        if self.encoded is None:
+            return self.size - self.weight.size
+        return sum(ref.size for suffix, ref in self.module.tensors.items() if suffix not in SUPERSEDED)
+
 
 def matrices_of(checkpoint: Checkpoint) -> Iterator[Matrix]:
     """Every module with a weight of two or more dimensions, in name order; names no list can spell are left out."""
@@ -62,10 +90,23 @@ def matrices_of(checkpoint: Checkpoint) -> Iterator[Matrix]:
         weight, stacked = module.weight, fused_expert_tensors(module)
         if module.role in _IN_A_LAYER and _layer(module.name) in predicting:
             module = replace(module, role="mtp")
-        if weight is not None and len(weight.shape) >= 2:
+        encoded = _encoded(checkpoint, module)
+        if encoded is not None:
+            yield Matrix(module, decoded_ref(encoded), encoded=encoded)
+        elif weight is not None and len(weight.shape) >= 2:
             yield Matrix(module, weight)
         elif stacked:
             yield Matrix(module, max((module.tensors[s] for s in stacked), key=lambda ref: ref.size), stacked=True)
+
+
+def _encoded(checkpoint: Checkpoint, module: Module) -> StoredWeight | None:
+    """How an INT4 or FP8 weight is stored; one that cannot be decoded is an obstacle of the source."""
+    if not is_encoded(module):
+        return None
+    try:
+        return locate(checkpoint, module.name, headers_only=True)
+    except UnreadableWeight:
+        return None
 
 
 def prediction_layers(modules: Iterable[Module]) -> frozenset[str]:

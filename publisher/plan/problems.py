@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from publisher.checkpoint.encoded import ENCODED, NAMES
 from publisher.checkpoint.modules import class_of
 from publisher.checkpoint.open import Checkpoint
 from publisher.formats.spec import FORMATS
-from publisher.plan.model import QUANTIZE, Decision, Recipe
-from publisher.plan.obstacles import FLOATS, PACKED, by_class, fused_expert_tensors, listed
+from publisher.plan.model import KEEP, QUANTIZE, Decision, Recipe
+from publisher.plan.obstacles import FLOATS, by_class, fused_expert_tensors, listed
 from publisher.plan.policy import PROTECTED, ROUTER, Matrix, Policy
 from publisher.plan.proof import moe_module
+from publisher.units import format_bytes
 
 
 def problems(
@@ -38,6 +40,7 @@ def problems(
     if not quantized:
         yield "nothing would be quantized: no `quantize` pattern reaches a weight that may be; see the table of modules"
     yield from _shapes(recipe, quantized)
+    yield from _engine(recipe, matrices)
     yield from _partly(groups, chosen)
     yield from _mixed_experts(matrices, chosen)
     routers = [m.name for m in matrices if m.module.role == "router" and policy.names(m)]
@@ -71,10 +74,23 @@ def _shapes(recipe: Recipe, quantized: Sequence[Matrix]) -> Iterator[str]:
             f"{by_class(m.name for m in uneven)}: {widths} inputs are not a multiple of the {block} weights a "
             f"{recipe.format} block has; keep these modules"
         )
-    odd = [m for m in quantized if m.weight.dtype not in FLOATS and m.weight.dtype not in PACKED]
+    odd = [m for m in quantized if m.weight.dtype not in FLOATS and m.weight.dtype not in ENCODED]
     if odd:
         dtypes = ", ".join(sorted({m.weight.dtype for m in odd}))
         yield f"{by_class(m.name for m in odd)} are {dtypes}; this version reads {', '.join(FLOATS)}; keep them"
+
+
+def _engine(recipe: Recipe, matrices: Sequence[Matrix]) -> Iterator[str]:
+    encoded = [matrix for matrix in matrices if matrix.encoded]
+    if encoded and recipe.engine != "native":
+        yield (
+            f"{len(encoded):,} weights of the source are stored in {_forms(encoded)}, which engine {recipe.engine} "
+            "does not decode; use engine native"
+        )
+
+
+def _forms(encoded: Sequence[Matrix]) -> str:
+    return " and ".join(sorted({NAMES[matrix.encoded.form] for matrix in encoded if matrix.encoded}))
 
 
 def _partly(groups: Mapping[str, tuple[str, ...]], chosen: set[str]) -> Iterator[str]:
@@ -129,5 +145,21 @@ def warnings(
     ]
     if unusual:
         yield f"{by_class(unusual)} would be quantized as named; few engines load that"
+    yield from _decoded(matrices, decisions)
     if recipe.activations == "none" and recipe.format == "nvfp4":
         yield "weight-only (W4A16): engines multiply in 16 bits; for FP4 activations use engine modelopt and calibrate"
+
+
+def _decoded(matrices: Sequence[Matrix], decisions: Sequence[Decision]) -> Iterator[str]:
+    """What happens to weights the source itself stores in fewer bits."""
+    encoded = [(m, d.action) for m, d in zip(matrices, decisions, strict=True) if m.encoded]
+    taken = [matrix for matrix, action in encoded if action == QUANTIZE]
+    if taken:
+        yield f"{len(taken):,} weights to quantize are stored in {_forms(taken)} and decoded to BF16; its error remains"
+    kept = [matrix for matrix, action in encoded if action == KEEP]
+    if kept:
+        before, after = format_bytes(sum(m.size for m in kept)), format_bytes(sum(m.kept_size for m in kept))
+        yield (
+            f"{len(kept):,} kept weights are stored in {_forms(kept)}, which cannot stay beside the new format; they "
+            f"are written in BF16 ({before} → {after}): {by_class(m.name for m in kept)}"
+        )

@@ -27,7 +27,7 @@ from publisher.matching import (
 )
 
 _EXPERT = re.compile(r"^(.*\bexperts)\.\d+\.[\w.-]+$")
-_INNER = "language_model."
+INNER = "language_model."
 
 
 def moe_module(name: str) -> str | None:
@@ -83,7 +83,7 @@ def _engines(layout: str, entries: Sequence[str], plan: Mapping[str, bool]) -> I
         facts = jsonio.data(f"engines/{engine}.json")
         wrong: dict[str, bool] = {}
         for name, keep in engine_modules(plan, facts["fused"]).items():
-            candidates = {name, name.removeprefix(_INNER)} if inner else {name}
+            candidates = {name, name.removeprefix(INNER)} if inner else {name}
             if keep is not None and any(_excluded(matcher, candidate) is not keep for candidate in candidates):
                 wrong[name] = keep
         if wrong:
@@ -111,7 +111,7 @@ def _vllm_modelopt(entries: Sequence[str], facts: Mapping[str, Any]) -> Iterator
 
 
 def _sglang_modelopt(entries: Sequence[str], facts: Mapping[str, Any]) -> Iterator[tuple[Matcher, bool]]:
-    both = dict.fromkeys([*entries, *(entry.removeprefix(_INNER) for entry in entries)])
+    both = dict.fromkeys([*entries, *(entry.removeprefix(INNER) for entry in entries)])
     yield SglangModelopt(both, facts["fused"], tails=facts["last_part_only"]), True
 
 

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from publisher.checkpoint.encoded import is_encoded
 from publisher.checkpoint.header import TensorRef
+from publisher.checkpoint.modules import Module
 from publisher.checkpoint.open import Checkpoint
 from publisher.plan.model import Plan
 from publisher.plan.obstacles import by_class
@@ -82,9 +84,15 @@ def _look(ref: TensorRef, piece: bytes) -> tuple[int, int, int]:
 
 
 def weights_of(plan: Plan, checkpoint: Checkpoint) -> list[str]:
-    """The tensors a plan quantizes."""
-    refs = (checkpoint.modules[decision.module].weight for decision in plan.quantized)
-    return [ref.name for ref in refs if ref is not None]
+    """The tensors a plan quantizes; of those stored in INT4 or FP8 the scales, which make or break a group."""
+    modules = [checkpoint.modules[decision.module] for decision in plan.quantized]
+    return [name for module in modules for name in _read(module)]
+
+
+def _read(module: Module) -> list[str]:
+    if is_encoded(module):
+        return [ref.name for suffix, ref in module.tensors.items() if suffix in ("weight_scale", "weight_scale_inv")]
+    return [module.weight.name] if module.weight is not None else []
 
 
 def sentences(flaws: Iterable[Flaw]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,50 @@ def test_tensors_are_what_was_saved(source: Write, tmp_path: Path, monkeypatch: 
         assert torch.equal(tensors.load(tensors.refs[name]), {**FIRST, **SECOND}[name])
     pieces = b"".join(bytes(piece) for piece in tensors.pieces(tensors.refs["a.weight"]))
     assert pieces == FIRST["a.weight"].numpy().tobytes()
+
+
+def packed_by_compressed_tensors(rows: int, columns: int, seed: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """What the library stores of a random weight in INT4, groups of 32, and what it makes of that again."""
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
+    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)).bfloat16()
+    scale = (weight.view(rows, -1, 32).abs().amax(-1) / 7.5).bfloat16()
+    args = QuantizationArgs(num_bits=4, type="int", strategy="group", group_size=32, symmetric=True)
+    scheme = QuantizationScheme(targets=["Linear"], weights=args)
+    library: Any = BaseCompressor.load_from_registry("pack-quantized")
+    stored = library.compress({"weight": weight, "weight_scale": scale}, scheme)
+    return stored, library.decompress(dict(stored), scheme)["weight"]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(5, 64), (96, 7168), (640, 2048)])
+def test_int4_is_what_compressed_tensors_decompresses(source: Write, tmp_path: Path, rows: int, columns: int) -> None:
+    stored, meant = packed_by_compressed_tensors(rows, columns, rows)
+    assert stored["weight_packed"].dtype == torch.int32
+    tensors = SourceTensors(source(tmp_path / "s", [{f"a.{name}": tensor for name, tensor in stored.items()}]))
+    (ref,) = tensors.refs.values()
+    assert (ref.name, ref.dtype, ref.shape) == ("a.weight", "BF16", (rows, columns))
+    assert meant.dtype == torch.bfloat16
+    assert torch.equal(tensors.load(ref), meant)
+
+
+@pytest.mark.parametrize("block", [(128, 128), (1, 320), (300, 320)], ids=["DeepSeek", "channel", "tensor"])
+def test_fp8_is_its_codes_times_its_scales(
+    source: Write, tmp_path: Path, block: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_STEP", 100_000)
+    random = torch.Generator().manual_seed(1)
+    codes = (torch.randn(300, 320, generator=random) * 60).to(torch.float8_e4m3fn)
+    scale = torch.rand(-(-300 // block[0]), -(-320 // block[1]), generator=random) / 100
+    name = "weight_scale_inv" if block == (128, 128) else "weight_scale"
+    stored = {"a.weight": codes, f"a.{name}": scale, "a.input_scale": torch.ones(1), "a.bias": torch.ones(300)}
+    tensors = SourceTensors(source(tmp_path / "s", [stored]))
+    assert sorted(tensors.refs) == ["a.bias", "a.weight"]
+    wide = scale.repeat_interleave(block[0], 0)[:300].repeat_interleave(block[1], 1)[:, :320]
+    meant = (codes.float() * wide).bfloat16()
+    assert torch.equal(tensors.load(tensors.refs["a.weight"]), meant)
+    pieces = b"".join(bytes(piece) for piece in tensors.pieces(tensors.refs["a.weight"]))
+    assert pieces == meant.view(torch.uint8).numpy().tobytes()
 
 
 def test_order_is_that_of_the_disk(source: Write, tmp_path: Path) -> None:

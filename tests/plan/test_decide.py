@@ -11,6 +11,9 @@ import pytest
 
 from publisher.checkpoint.open import open_checkpoint
 from publisher.plan.decide import make_plan
+from tests.builders import sources
+from tests.builders.tiny import kimi as kimi_tiny
+from tests.builders.tiny import mixture
 
 
 def test_a_dense_tied_model(headers: Any, shapes: Any, recipe: Any) -> None:
@@ -144,3 +147,31 @@ def test_models_as_transformers_saves_them(tmp_path: Path, recipe: Any) -> None:
             assert plan.problems == (), config.model_type
             assert len(plan.quantized) == expected, config.model_type
             assert not any(d.module.endswith(".gate") for d in plan.quantized)
+
+
+@pytest.mark.parametrize("kind", ["int4", "fp8"])
+def test_a_source_in_int4_or_fp8_is_planned_as_the_matrices_it_stands_for(
+    kind: str, tmp_path: Path, recipe: Any
+) -> None:
+    stored, meant = sources.int4(kimi_tiny()) if kind == "int4" else sources.fp8(mixture())
+    meant.config = {key: value for key, value in meant.config.items() if key != "quantization_config"}
+    change = {"quantize": ["*.mlp.*_proj"], "keep": ["*.layers.2.*"]}
+    ours = make_plan(recipe(**change), open_checkpoint(stored.write(tmp_path / "a")))
+    theirs = make_plan(recipe(**change), open_checkpoint(meant.write(tmp_path / "b")))
+    assert ours.problems == ()
+    assert ours.decisions == theirs.decisions
+    assert (ours.bytes_after, ours.exclude) == (theirs.bytes_after, theirs.exclude)
+    assert ours.bytes_before == sum(len(tensor.data) for tensor in stored.tensors.values())
+    assert [(c.pattern, c.shape, c.bytes_after) for c in ours.classes] == [
+        (c.pattern, c.shape, c.bytes_after) for c in theirs.classes
+    ]
+    told = "\n".join(ours.warnings)
+    assert f"weights to quantize are stored in {kind.upper()} and decoded to BF16" in told
+    assert f"kept weights are stored in {kind.upper()}, which cannot stay" in told
+    assert "model.layers.*.mlp.experts.*.up_proj (4)" in told
+
+
+def test_modelopt_is_not_asked_to_read_them(tmp_path: Path, recipe: Any) -> None:
+    checkpoint = open_checkpoint(sources.fp8(mixture())[0].write(tmp_path))
+    plan = make_plan(recipe(engine="modelopt", calibration={"data": "text"}), checkpoint)
+    assert any("stored in FP8, which engine modelopt does not decode; use engine native" in p for p in plan.problems)

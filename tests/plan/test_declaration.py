@@ -65,6 +65,17 @@ def test_experts_that_are_kept_are_one_entry_a_layer() -> None:
     assert exclude_list("quark", quantized, kept) == (r"re:^model\.layers\.1\.mlp\.experts(\..*)?$",)
 
 
+def test_a_wrapped_model_reads_the_same_without_its_wrapper() -> None:
+    """ATOM builds `model.layers...` of a checkpoint that says `language_model.model.layers...`."""
+    kept = [f"language_model.model.layers.1.mlp.experts.{e}.up_proj" for e in range(3)]
+    (entry,) = exclude_list("quark", [name.replace("layers.1.", "layers.2.") for name in kept], kept)
+    pattern = re.compile(entry.removeprefix("re:"))
+    for prefix in ("", "language_model."):
+        assert pattern.search(f"{prefix}model.layers.1.mlp.experts")
+        assert not pattern.search(f"{prefix}model.layers.2.mlp.experts")
+    assert not pattern.search("vision.model.layers.1.mlp.experts")
+
+
 def test_the_list_is_in_natural_order() -> None:
     kept = layers("self_attn.o_proj", numbers=range(11))
     numbers = [int(re.findall(r"\d+", entry)[0]) for entry in exclude_list("modelopt", layers("mlp.up_proj"), kept)]

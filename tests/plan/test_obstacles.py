@@ -11,6 +11,9 @@ import pytest
 from publisher.checkpoint.open import open_checkpoint
 from publisher.plan.decide import make_plan
 from publisher.plan.obstacles import by_class, listed, source_obstacles
+from tests.builders.sources import fp8, int4
+from tests.builders.tiny import Tiny, kimi, mixture, nvfp4
+from tests.builders.tiny import llama as tiny_llama
 
 SHARD = "model.safetensors"
 
@@ -79,17 +82,36 @@ def test_a_broken_configuration(folder: Callable[..., Any], tensors: dict[str, A
     assert "NaN" in text(open_checkpoint(tmp_path / "source"))
 
 
-def test_a_source_that_is_quantized_already(folder: Callable[..., Any], tensors: dict[str, Any], recipe: Any) -> None:
+@pytest.mark.parametrize("source", [lambda: int4(kimi()), lambda: fp8(mixture())], ids=["INT4", "FP8"])
+def test_int4_and_fp8_sources_have_none(tmp_path: Path, source: Any) -> None:
+    assert text(open_checkpoint(source()[0].write(tmp_path))) == ""
+
+
+def test_weights_that_cannot_be_decoded(folder: Callable[..., Any], tensors: dict[str, Any], recipe: Any) -> None:
+    packed = {name: ("F8_E4M3", shape) if "mlp" in name else (d, shape) for name, (d, shape) in tensors.items()}
+    plan = make_plan(recipe(), folder({SHARD: packed}))
+    wanted = "3 weights are stored quantized and cannot be decoded, such as model.layers.0.mlp.down_proj: FP8 without"
+    assert any(wanted in problem and "INT4" in problem for problem in plan.problems)
+    done = nvfp4(tiny_llama())
+    assert "14 weights are stored quantized" in text(folder({SHARD: shapes_of(done)}))
+
+
+def test_a_declaration_that_no_weight_bears_out(folder: Callable[..., Any], tensors: dict[str, Any]) -> None:
     block = {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {}}
     nested = {"model_type": "kimi_k25", "architectures": ["X"], "text_config": {"quantization_config": block}}
     found = text(folder({SHARD: tensors}, config=nested))
-    assert (
-        "quantized already (config.json: text_config.quantization_config: compressed-tensors, pack-quantized)" in found
-    )
-    assert "BF16" in found
-    packed = {name: ("F8_E4M3", shape) if "mlp" in name else (d, shape) for name, (d, shape) in tensors.items()}
-    plan = make_plan(recipe(), folder({SHARD: packed}))
-    assert any("3 weights are stored quantized (3 F8_E4M3)" in problem for problem in plan.problems)
+    where = "config.json: text_config.quantization_config: compressed-tensors, pack-quantized"
+    assert f"declared quantized ({where}), but none of its weights is" in found
+
+
+def test_rotated_weights(tmp_path: Path) -> None:
+    stored, _ = int4(kimi())
+    stored.config["text_config"]["quantization_config"]["transform_config"] = {"config_groups": {"u": {}}}
+    assert "rotated" in text(open_checkpoint(stored.write(tmp_path)))
+
+
+def shapes_of(tiny: Tiny) -> dict[str, Any]:
+    return {name: (tensor.dtype, tensor.shape) for name, tensor in tiny.tensors.items()}
 
 
 @pytest.mark.parametrize("name", ["model.layers.0.mlp\n.up_proj", "a b", "x*", "[q]", ""])

@@ -10,8 +10,11 @@ import pytest
 
 from publisher.checkpoint.open import open_checkpoint
 from publisher.plan import scan as scanning
-from publisher.plan.scan import Flaw, scan, sentences
-from tests.builders.tiny import Tensor, Tiny, llama
+from publisher.plan.decide import make_plan
+from publisher.plan.recipe import recipe_from_mapping
+from publisher.plan.scan import Flaw, scan, sentences, weights_of
+from tests.builders.sources import int4
+from tests.builders.tiny import Tensor, Tiny, kimi, llama
 
 TYPES = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32}
 
@@ -64,6 +67,17 @@ def test_a_tensor_longer_than_a_piece(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [(flaw.kind, flaw.count) for flaw in found] == [("nan", 1)]
     assert seen[-1] == (4096, 4096)
     assert len(seen) == 64
+
+
+def test_of_encoded_weights_the_scales_are_looked_at(tmp_path: Path) -> None:
+    tiny, _ = int4(kimi())
+    module = "language_model.model.layers.1.mlp.experts.2.up_proj"
+    tiny.tensors[f"{module}.weight_scale"].data = bytes(len(tiny.tensors[f"{module}.weight_scale"].data))
+    checkpoint = open_checkpoint(tiny.write(tmp_path))
+    document = {"name": "x", "source": "/s", "format": "nvfp4", "quantize": ["*.experts.*"]}
+    plan = make_plan(recipe_from_mapping(document, tmp_path, "recipe.yaml"), checkpoint)
+    (flaw,) = scan(checkpoint, weights_of(plan, checkpoint))
+    assert (flaw.tensor, flaw.kind) == (f"{module}.weight_scale", "zero")
 
 
 def test_sentences_name_class_tensor_and_remedy() -> None:
