@@ -6,21 +6,18 @@ division is one IEEE division by a tensor (torch turns a division by a Python nu
 Rows are taken in chunks that fit the caches of a CPU, so the working memory does not grow with the tensor. On a CPU
 whole chunks go to threads, not the parts of each operation: on a shared machine the many small barriers of the latter
 cost more than the work. Sums are added in chunk order, so they do not depend on the number of threads.
-Refused: nothing; the caller checks `finite` first.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from publisher.formats import FORMATS, e2m1, e4m3, nvfp4
+from publisher.formats import FORMATS, e2m1, e4m3
+from publisher.native.threads import T, at_once, row_chunks
 
 NVFP4_BLOCK, MXFP4_BLOCK = FORMATS["nvfp4"].block, FORMATS["mxfp4"].block
 
@@ -29,29 +26,11 @@ _GPU_CHUNK = 16 * 1024 * 1024
 _ONE_BITS = 127 << 23
 _EXPONENT = 0x7F800000
 # dtype of a weight: integer type of its width, mask of everything but the sign, bits of infinity
-_BITS = {
+BITS = {
     torch.bfloat16: (torch.int16, 0x7FFF, 0x7F80),
     torch.float16: (torch.int16, 0x7FFF, 0x7C00),
     torch.float32: (torch.int32, 0x7FFFFFFF, _EXPONENT),
 }
-
-
-T = TypeVar("T")
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(
-        torch.get_num_threads(), thread_name_prefix="fp4", initializer=torch.set_num_threads, initargs=(1,)
-    )
-
-
-def thread_by_chunk() -> int:
-    """Give this process's operations one thread each and chunks the rest; returns how many chunks run at once."""
-    threads: int = torch.get_num_threads()
-    _pool()
-    torch.set_num_threads(1)
-    return threads
 
 
 @dataclass(slots=True)
@@ -84,7 +63,7 @@ def block_amax(weight: Tensor, block: int) -> Tensor:
     Returns:
         (rows, columns / block) in the weight's dtype; NaN wins over infinity, both over numbers.
     """
-    integer, mask, _ = _BITS[weight.dtype]
+    integer, mask, _ = BITS[weight.dtype]
     bits = weight.view(integer)
     out = torch.empty((weight.shape[0], weight.shape[1] // block), dtype=integer, device=weight.device)
 
@@ -95,24 +74,9 @@ def block_amax(weight: Tensor, block: int) -> Tensor:
     return out.view(weight.dtype)
 
 
-def largest(amax: Tensor) -> Tensor:
-    """The largest of some block maxima, as an fp32 scalar on the CPU."""
-    integer = _BITS[amax.dtype][0]
-    return amax.view(integer).amax().view(amax.dtype).float().cpu()
-
-
 def count_not_finite(weight: Tensor) -> int:
     """How many elements are NaN or infinite."""
     return sum(_over(weight, lambda rows: int((~torch.isfinite(weight[rows])).sum())))
-
-
-def global_scale(amax: Tensor) -> Tensor:
-    """NVFP4's `weight_scale_2` by the reference's native policy, computed on the CPU wherever the weight is.
-
-    Args:
-        amax: fp32 scalar, the largest magnitude of the fused group.
-    """
-    return torch.tensor(float(nvfp4.global_scale(float(amax))), dtype=torch.float32)
 
 
 def quantize_nvfp4(
@@ -216,20 +180,6 @@ def _e2m1(magnitude: Tensor) -> tuple[Tensor, Tensor]:
 
 def _over(weight: Tensor, work: Callable[[slice], T]) -> list[T]:
     """The results of some work on every chunk of rows, in order; on a CPU several chunks at once."""
-    chunks = _chunks(weight)
-    if weight.device.type != "cpu" or len(chunks) < 2:
-        return [work(rows) for rows in chunks]
-    inference = torch.is_inference_mode_enabled()  # the mode belongs to a thread, so the others are told
-
-    def told(rows: slice) -> T:
-        with torch.inference_mode(inference):
-            return work(rows)
-
-    return list(_pool().map(told, chunks))
-
-
-def _chunks(weight: Tensor) -> list[slice]:
-    """Row ranges of bounded size."""
-    elements = _CPU_CHUNK if weight.device.type == "cpu" else _GPU_CHUNK
-    step = max(1, elements // max(weight.shape[1], 1))
-    return [slice(begin, min(begin + step, weight.shape[0])) for begin in range(0, weight.shape[0], step)]
+    if weight.device.type != "cpu":
+        return [work(rows) for rows in row_chunks(weight.shape[0], weight.shape[1], _GPU_CHUNK)]
+    return at_once(row_chunks(weight.shape[0], weight.shape[1], _CPU_CHUNK), work)

@@ -1,4 +1,4 @@
-"""The torch kernels against the numpy reference, modelopt's own tensors and the other device, byte for byte."""
+"""Either kernel of the CPU against the numpy reference and known bytes; torch's on a GPU against that on the CPU."""
 
 from __future__ import annotations
 
@@ -9,9 +9,20 @@ from torch import Tensor
 
 from publisher import formats
 from publisher.native import kernels
+from publisher.native.kernels import portable, quantizers
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 TIES = [0.0, -0.0, 0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, 6.0, -0.25, -0.75, -1.25, -1.75, -2.5, -3.5]
+
+
+@pytest.fixture(params=["torch", "numba"], autouse=True)
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test runs with both kernels, whatever the size of its matrices."""
+    if request.param == "numba" and not kernels.accelerated():
+        pytest.skip("numba, the extra `fast`, is not installed")
+    monkeypatch.setattr(quantizers, "COMPILED_FROM", 0 if request.param == "numba" else 1 << 60)
+    name: str = request.param
+    return name
 
 
 def weights(kind: str, dtype: torch.dtype, seed: int = 0) -> Tensor:
@@ -74,6 +85,13 @@ def test_every_bf16_value_beside_every_scale_boundary() -> None:
     weight = torch.zeros((finite.numel(), 32), dtype=torch.bfloat16)
     weight[:, 0] = finite
     weight[:, 1] = finite / 3
+    weight[:, 17] = finite / 5
+    amax = kernels.block_amax(weight, 16)
+    for scale in (2.0**-126, 1e-4, 0.37, 1e30):
+        payload, scales = kernels.quantize_nvfp4(weight, amax, torch.tensor(scale))
+        expected = formats.nvfp4.encode_rows(weight.float().numpy(), np.float32(scale))
+        assert np.array_equal(scales.view(torch.uint8).numpy(), expected[1])
+        assert np.array_equal(payload.numpy(), expected[0])
     for mode in formats.e8m0.MODES:
         payload, scales = kernels.quantize_mxfp4(weight, kernels.block_amax(weight, 32), mode)
         expected = formats.mxfp4.quantize(weight.float().numpy(), mode=mode)
@@ -114,7 +132,8 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = weights("normal", torch.bfloat16)
     amax = kernels.block_amax(weight, 16)
     whole = kernels.quantize_nvfp4(weight, amax, torch.tensor(1e-4))
-    monkeypatch.setattr(kernels, "_CPU_CHUNK", 700)
+    monkeypatch.setattr(portable, "_CPU_CHUNK", 700)
+    monkeypatch.setattr(quantizers, "_CHUNK", 700)
     pieces = kernels.quantize_nvfp4(weight, kernels.block_amax(weight, 16), torch.tensor(1e-4))
     assert torch.equal(whole[0], pieces[0])
     assert torch.equal(whole[1].view(torch.uint8), pieces[1].view(torch.uint8))
@@ -129,14 +148,30 @@ def test_what_is_not_finite_shows_in_the_maximum(dtype: torch.dtype, value: floa
     assert kernels.count_not_finite(weight) == 1
 
 
-def test_the_meter_measures_the_relative_error() -> None:
-    weight = weights("normal", torch.bfloat16)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("form", ["nvfp4", "mxfp4"])
+def test_the_meter_measures_the_error(form: str, dtype: torch.dtype) -> None:
+    weight = weights("normal", dtype)
     meter = kernels.ErrorMeter.on(weight.device)
-    payload, scales = kernels.quantize_mxfp4(weight, kernels.block_amax(weight, 32), "even", meter)
     exact = weight.double().numpy()
-    difference = formats.mxfp4.dequantize(payload.numpy(), scales.numpy()) - exact
-    expected = np.linalg.norm(difference) / np.linalg.norm(exact)
-    assert float((meter.error / meter.weight).sqrt()) == pytest.approx(expected, rel=1e-5)
+    if form == "nvfp4":
+        amax = kernels.block_amax(weight, 16)
+        scale = kernels.global_scale(kernels.largest(amax))
+        payload, scales = kernels.quantize_nvfp4(weight, amax, scale, meter)
+        stored = formats.nvfp4.dequantize(payload.numpy(), scales.view(torch.uint8).numpy(), float(scale))
+    else:
+        payload, scales = kernels.quantize_mxfp4(weight, kernels.block_amax(weight, 32), "even", meter)
+        stored = formats.mxfp4.dequantize(payload.numpy(), scales.numpy())
+    assert float(meter.error) == pytest.approx(np.square(stored - exact).sum(), rel=1e-5)
+    assert float(meter.weight) == pytest.approx(np.square(exact).sum(), rel=1e-5)
+
+
+def test_weights_that_are_a_view_of_others(kernel: str) -> None:
+    wide = weights("normal", torch.bfloat16)
+    view = wide[:, :64]
+    amax = kernels.block_amax(view, 16)
+    payload, _ = kernels.quantize_nvfp4(view, amax, kernels.global_scale(kernels.largest(amax)))
+    assert np.array_equal(payload.numpy(), formats.nvfp4.quantize(view.float().numpy()).payload)
 
 
 @pytest.mark.gpu

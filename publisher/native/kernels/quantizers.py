@@ -1,0 +1,169 @@
+"""NVFP4 and MXFP4 of a weight, by whichever kernel is the fastest here: the bytes are the same.
+
+On a CPU with numba (the extra `fast`) weights of a million elements and more go to the compiled kernels; smaller ones,
+for which compiling would take longer than the work, other machines and GPUs use torch. Which one was used shows in
+nothing but the time and the last digits of the error meter. Rows are taken in chunks that fit the caches of a CPU; the
+working memory does not grow with the tensor.
+Refused: nothing; whoever calls looks at `largest` first and does not quantize what is not finite.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from publisher.formats import e8m0, nvfp4
+from publisher.native.kernels import portable, thresholds
+from publisher.native.kernels.portable import BITS, MXFP4_BLOCK, NVFP4_BLOCK, ErrorMeter
+from publisher.native.threads import at_once, row_chunks
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+COMPILED_FROM = 1 << 20
+"""Elements of the smallest weight that the compiled kernels get."""
+_CHUNK = 1 << 19  # elements: a megabyte of BF16
+_KINDS: dict[torch.dtype, thresholds.Kind] = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
+_NUMPY = {"BF16": np.uint16, "F16": np.int16, "F32": np.float32}
+
+
+@functools.cache
+def accelerated() -> bool:
+    """Whether the compiled kernels can be used here."""
+    if sys.byteorder != "little" or importlib.util.find_spec("numba") is None:
+        return False
+    try:
+        import numba  # noqa: F401
+    except (ImportError, SystemError):  # a numba that does not know this numpy
+        return False
+    return True
+
+
+def _kernels(weight: Tensor) -> ModuleType | None:
+    """The compiled kernels, where they are the better choice for this weight."""
+    if weight.device.type != "cpu" or weight.numel() < COMPILED_FROM or not accelerated():
+        return None
+    from publisher.native.kernels import compiled
+
+    return compiled
+
+
+def block_amax(weight: Tensor, block: int) -> Tensor:
+    """Largest magnitude of each block, exact.
+
+    Args:
+        weight: (rows, columns) BF16, F16 or F32; columns is a multiple of `block`.
+        block: elements of a block, 16 or 32.
+
+    Returns:
+        (rows, columns / block) in the weight's dtype; NaN wins over infinity, both over numbers.
+    """
+    kernels = _kernels(weight)
+    if kernels is None:
+        return portable.block_amax(weight, block)
+    amax = torch.empty((weight.shape[0], weight.shape[1] // block), dtype=weight.dtype)
+    bits, found = _bits(weight), _bits(amax)
+    _over(weight, lambda rows: kernels.block_amax(bits[rows], block, found[rows]))
+    return amax
+
+
+def largest(amax: Tensor) -> Tensor:
+    """The largest of some block maxima, as an fp32 scalar on the CPU."""
+    integer = BITS[amax.dtype][0]
+    if amax.device.type == "cpu":  # a pass too short for torch's threads, whose start costs more
+        bits = amax.contiguous().view(integer).numpy().max()
+        return torch.tensor([int(bits)], dtype=integer).view(amax.dtype)[0].float()
+    return amax.view(integer).amax().view(amax.dtype).float().cpu()
+
+
+def global_scale(amax: Tensor) -> Tensor:
+    """NVFP4's `weight_scale_2` by the reference's native policy, computed on the CPU wherever the weight is.
+
+    Args:
+        amax: fp32 scalar, the largest magnitude of the fused group.
+    """
+    return torch.tensor(float(nvfp4.global_scale(float(amax))), dtype=torch.float32)
+
+
+def quantize_nvfp4(
+    weight: Tensor, amax: Tensor, scale_2: Tensor, meter: ErrorMeter | None = None
+) -> tuple[Tensor, Tensor]:
+    """Quantize to NVFP4 in max mode (modelopt 0.47 `nvfp4_tensor.py`, dynamic path).
+
+    Args:
+        weight: (rows, columns) BF16, F16 or F32, finite; columns is a multiple of 16.
+        amax: `block_amax(weight, 16)`.
+        scale_2: from `global_scale`, shared by all members of a fused group.
+        meter: counts the error made.
+
+    Returns:
+        payload U8 (rows, columns / 2) and block scales E4M3 (rows, columns / 16).
+    """
+    kernels = _kernels(weight)
+    if kernels is None:
+        return portable.quantize_nvfp4(weight, amax, scale_2, meter)
+    scales, steps = thresholds.nvfp4_rules(float(scale_2), _KINDS[weight.dtype])
+    payload, codes = _quantize(kernels, weight, amax, NVFP4_BLOCK, scales, steps, meter)
+    return payload, codes.view(torch.float8_e4m3fn)
+
+
+def quantize_mxfp4(weight: Tensor, amax: Tensor, mode: str, meter: ErrorMeter | None = None) -> tuple[Tensor, Tensor]:
+    """Quantize to MXFP4.
+
+    Args:
+        weight: (rows, columns) BF16, F16 or F32, finite; columns is a multiple of 32.
+        amax: `block_amax(weight, 32)`.
+        mode: even, floor, ceil or ceil6.
+        meter: counts the error made.
+
+    Returns:
+        payload U8 (rows, columns / 2) and E8M0 scales as U8 (rows, columns / 32).
+    """
+    kernels = _kernels(weight)
+    if kernels is None:
+        return portable.quantize_mxfp4(weight, amax, mode, meter)
+    scales, steps = thresholds.mxfp4_rules(cast(e8m0.Mode, mode), _KINDS[weight.dtype])
+    return _quantize(kernels, weight, amax, MXFP4_BLOCK, scales, steps, meter)
+
+
+def _quantize(
+    kernels: Any,
+    weight: Tensor,
+    amax: Tensor,
+    block: int,
+    scales: thresholds.Scales,
+    steps: thresholds.Steps,
+    meter: ErrorMeter | None,
+) -> tuple[Tensor, Tensor]:
+    rows, columns = weight.shape
+    payload = torch.empty((rows, columns // 2), dtype=torch.uint8)
+    codes = torch.empty((rows, columns // block), dtype=torch.uint8)
+    bits, peaks, packed, coded = _bits(weight), _bits(amax), payload.numpy(), codes.numpy()
+
+    def quantize(run: slice) -> Any:
+        sums = None if meter is None else np.zeros(2)
+        kernels.scale_codes(peaks[run], scales, coded[run])
+        kernels.encode(bits[run], coded[run], steps, block, packed[run], sums)
+        return sums
+
+    for sums in _over(weight, quantize):
+        if meter is not None:
+            meter.add(*torch.from_numpy(sums))
+    return payload, codes
+
+
+def _over(weight: Tensor, work: Callable[[slice], Any]) -> list[Any]:
+    return at_once(row_chunks(weight.shape[0], weight.shape[1], _CHUNK), work)
+
+
+def _bits(weight: Tensor) -> Any:
+    """A weight's own memory as the array type that stands for its kind."""
+    flat = weight.detach().contiguous().view(torch.uint8).numpy()
+    return flat.view(_NUMPY[_KINDS[weight.dtype]])

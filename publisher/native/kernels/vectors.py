@@ -1,0 +1,218 @@
+"""Vector instructions for numba: sixteen weights at a time, written in LLVM's own terms.
+
+Plain loops over small integers are left scalar by numba's types (everything becomes 64 bits wide), so the two inner
+loops of quantization are given as vector code, which LLVM turns into whatever the processor has. All of it is exact
+integer work but the error sums, which are added lane by lane in a fixed order, without contraction or reassociation.
+Whoever calls these sees to the bounds; the machine is little-endian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 16
+_vector_code: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic
+_I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
+_F32, _F64 = ir.FloatType(), ir.DoubleType()
+_F16_BIAS = 2.0**112  # an F16's bits, moved to where a float32 has its own, are this much too small
+
+
+class _Emitter:
+    """Writes the body of one intrinsic; `arguments` by name are LLVM values, arrays become pointers on access."""
+
+    def __init__(self, context: Any, builder: Any, signature: Any, values: Any, names: str) -> None:
+        self.context, self.builder = context, builder
+        self._types = dict(zip(names.split(), signature.args, strict=True))
+        self.arguments = dict(zip(names.split(), values, strict=True))
+
+    def address(self, name: str, index: Any) -> Any:
+        """Where element `index` of an array is."""
+        array = self.context.make_array(self._types[name])(self.context, self.builder, self.arguments[name])
+        return self.builder.gep(array.data, [index])
+
+    def scalar(self, name: str, index: Any) -> Any:
+        """Element `index` of an array."""
+        return self.builder.load(self.address(name, index))
+
+    def load(self, name: str, index: Any, kind: Any, align: int) -> Any:
+        """A vector that begins at element `index`."""
+        found = self.builder.load(self.builder.bitcast(self.address(name, index), kind.as_pointer()))
+        found.align = align
+        return found
+
+    def store(self, value: Any, name: str, index: Any) -> None:
+        """Store a vector from element `index` on."""
+        self.builder.store(value, self.builder.bitcast(self.address(name, index), value.type.as_pointer())).align = 1
+
+    def splat(self, value: Any) -> Any:
+        """A scalar in all lanes."""
+        nothing = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
+        one = self.builder.insert_element(nothing, value, _I32(0))
+        return self.builder.shuffle_vector(one, nothing, _all(_I32, 0))
+
+
+def _all(kind: Any, value: float, lanes: int = LANES) -> Any:
+    return ir.Constant(ir.VectorType(kind, lanes), [value] * lanes)
+
+
+def _vector(kind: Any) -> Any:
+    return ir.VectorType(kind, LANES)
+
+
+def _magnitudes(emit: _Emitter, index: Any, bits: int) -> tuple[Any, Any]:
+    """Sixteen weights as they are, and without their signs, as integers."""
+    kind = ir.IntType(bits)
+    raw = emit.load("weights", index, _vector(kind), bits // 8)
+    return raw, emit.builder.and_(raw, _all(kind, (1 << (bits - 1)) - 1))
+
+
+@_vector_code
+def sixteens_peaks(_typing: Any, weights: Any, out: Any, _count: Any) -> Any:
+    """The largest magnitude, as bits, of each of the first `_count` runs of sixteen."""
+    bits: int = weights.dtype.bitwidth
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        emit = _Emitter(context, builder, signature, values, "weights out count")
+        kind = ir.IntType(bits)
+        name = f"llvm.vector.reduce.umax.v{LANES}i{bits}"
+        reduce = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [_vector(kind)]), name)
+        with cgutils.for_range(builder, emit.arguments["count"], intp=_I64) as loop:
+            _, magnitudes = _magnitudes(emit, builder.mul(loop.index, _I64(LANES)), bits)
+            largest = builder.call(reduce, [magnitudes])
+            address = builder.bitcast(emit.address("out", loop.index), kind.as_pointer())
+            builder.store(largest, address)
+        return context.get_dummy_value()
+
+    return numba.void(weights, out, numba.int64), generate
+
+
+def _codes(emit: _Emitter, raw: Any, magnitudes: Any, code: Any, bits: int) -> tuple[Any, list[Any]]:
+    """E2M1 codes with their signs under one block scale code, and what they were made of: all ones where above."""
+    builder, kind = emit.builder, ir.IntType(bits)
+    row = builder.mul(code, _I64(8))
+    above = [
+        builder.sext(
+            builder.icmp_signed(">", magnitudes, emit.splat(emit.scalar("below", builder.add(row, _I64(mark))))),
+            _vector(kind),
+        )
+        for mark in range(8)
+    ]
+    steps = builder.sub(_all(kind, 0), above[1])
+    for mask in above[2:]:
+        steps = builder.sub(steps, mask)
+    sign = builder.and_(builder.lshr(raw, _all(kind, bits - 4)), _all(kind, 8))
+    return builder.or_(steps, builder.and_(sign, above[0])), above
+
+
+def _pack(emit: _Emitter, codes: Any, index: Any, bits: int) -> None:
+    """Sixteen codes to eight bytes, the even one in the low half."""
+    builder = emit.builder
+    if bits == 32:
+        codes = builder.trunc(codes, _vector(_I16))
+    half = LANES // 2
+    pairs = builder.bitcast(codes, ir.VectorType(_I32, half))
+    joined = builder.or_(pairs, builder.lshr(pairs, _all(_I32, 12, half)))
+    emit.store(builder.trunc(joined, ir.VectorType(_I8, half)), "out", builder.mul(index, _I64(half)))
+
+
+def _halves_of(emit: _Emitter, above: list[Any], bits: int) -> Any:
+    """E2M1 values of codes, counted in halves, as float32: 0, 1, 2, 3, 4, 6, 8, 12."""
+    builder, kind = emit.builder, ir.IntType(bits)
+    total = builder.sub(_all(kind, 0), builder.mul(above[7], _all(kind, 4)))
+    for mark, worth in ((1, 1), (2, 1), (3, 1), (4, 1), (5, 2), (6, 2)):
+        total = builder.sub(total, above[mark] if worth == 1 else builder.add(above[mark], above[mark]))
+    wide = builder.sext(total, _vector(_I32)) if bits == 16 else total
+    return builder.sitofp(wide, _vector(_F32))
+
+
+def _float(emit: _Emitter, magnitudes: Any, dtype: Any) -> Any:
+    """Magnitude bits as float32."""
+    builder = emit.builder
+    if dtype.bitwidth == 32:
+        return builder.bitcast(magnitudes, _vector(_F32))
+    wide = builder.zext(magnitudes, _vector(_I32))
+    if dtype != numba.int16:
+        return builder.bitcast(builder.shl(wide, _all(_I32, 16)), _vector(_F32))
+    small = builder.bitcast(builder.shl(wide, _all(_I32, 13)), _vector(_F32))
+    return builder.fmul(small, _all(_F32, _F16_BIAS))
+
+
+def _encoder(metered: bool) -> Callable[..., Any]:
+    names = "weights codes below halves out begin count shift sums"
+
+    def encode(_typing: Any, weights: Any, codes: Any, below: Any, halves: Any, out: Any, *rest: Any) -> Any:
+        sums = rest[3]
+        bits: int = weights.dtype.bitwidth
+
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            emit = _Emitter(context, builder, signature, values, names)
+            meters = [cgutils.alloca_once_value(builder, _all(_F32, 0.0)) for _ in range(2)]
+            with cgutils.for_range(builder, emit.arguments["count"], intp=_I64) as loop:
+                index = builder.add(emit.arguments["begin"], loop.index)
+                code = builder.zext(emit.scalar("codes", builder.lshr(index, emit.arguments["shift"])), _I64)
+                raw, magnitudes = _magnitudes(emit, builder.mul(index, _I64(LANES)), bits)
+                signed, above = _codes(emit, raw, magnitudes, code, bits)
+                if metered:
+                    weight = _float(emit, magnitudes, weights.dtype)
+                    value = builder.fmul(_halves_of(emit, above, bits), emit.splat(emit.scalar("halves", code)))
+                    for meter, number in zip(meters, (builder.fsub(value, weight), weight), strict=True):
+                        builder.store(builder.fadd(builder.load(meter), builder.fmul(number, number)), meter)
+                _pack(emit, signed, index, bits)
+            if metered:
+                for place, meter in enumerate(meters):
+                    _add_lanes(emit, builder.load(meter), _I64(place))
+            return context.get_dummy_value()
+
+        integer = numba.int64
+        return numba.void(weights, codes, below, halves, out, integer, integer, integer, sums), generate
+
+    return encode
+
+
+def _add_lanes(emit: _Emitter, lanes: Any, place: Any) -> None:
+    """Add sixteen float32 in their order to one of the float64 sums."""
+    builder = emit.builder
+    total = emit.scalar("sums", place)
+    for lane in range(LANES):
+        total = builder.fadd(total, builder.fpext(builder.extract_element(lanes, _I32(lane)), _F64))
+    builder.store(total, emit.address("sums", place))
+
+
+@_vector_code
+def encode_sixteens(
+    _typing: Any,
+    weights: Any,
+    codes: Any,
+    below: Any,
+    halves: Any,
+    out: Any,
+    begin: Any,
+    count: Any,
+    shift: Any,
+    sums: Any,
+) -> Any:
+    """Codes of `count` runs of sixteen from run `begin` on, packed; a block scale serves `1 << shift` runs."""
+    return _encoder(False)(_typing, weights, codes, below, halves, out, begin, count, shift, sums)
+
+
+@_vector_code
+def encode_sixteens_metered(
+    _typing: Any,
+    weights: Any,
+    codes: Any,
+    below: Any,
+    halves: Any,
+    out: Any,
+    begin: Any,
+    count: Any,
+    shift: Any,
+    sums: Any,
+) -> Any:
+    """The same, and squared error and squared weight are added to `sums`."""
+    return _encoder(True)(_typing, weights, codes, below, halves, out, begin, count, shift, sums)
