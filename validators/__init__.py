@@ -33,5 +33,7 @@ FAMILIES = (
     "numerics",
     "arithmetic",
     "publication",
+    "licence",
+    "claims",
     "card",
 )

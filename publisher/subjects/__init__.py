@@ -4,6 +4,7 @@
 scales are read once, in file order, and handed to every rule that wants them.
 """
 
+from publisher.subjects.claimed import Claimed
 from publisher.subjects.comparison import Compared, Comparison
 from publisher.subjects.evidence import CARD, LEVELS, Evidence, Meter
 from publisher.subjects.modules import BLOCK, CACHE_SCALARS, PLAIN, SCALARS, SCALE_SUFFIXES, Headers, Modules, Shard
@@ -16,6 +17,7 @@ from publisher.subjects.scales import BlockScales, ScaleRange, ScaleRanges
 from publisher.subjects.serving import Serving
 from publisher.subjects.sidefiles import SideFiles
 from publisher.subjects.stream import KINDS, Kind, Subject, lacking, planned_reads, stream
+from publisher.subjects.terms import Terms
 from publisher.subjects.untouched import Untouched
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "SCALE_SUFFIXES",
     "BlockScales",
     "Card",
+    "Claimed",
     "Compared",
     "Comparison",
     "Evidence",
@@ -57,6 +60,7 @@ __all__ = [
     "Smoothings",
     "Subject",
     "Tally",
+    "Terms",
     "Untouched",
     "Upstream",
     "lacking",

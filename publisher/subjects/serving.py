@@ -42,12 +42,16 @@ class Command:
         tensor_parallel: the size it asks for, None when it says none.
         expert_parallel: the same for experts.
         backend: the kernels it asks for, None when it leaves them to the engine.
+        text: its own lines, as written.
+        line: where it begins in the card, counted from 1.
     """
 
     engine: str
     tensor_parallel: int | None = None
     expert_parallel: int | None = None
     backend: str | None = None
+    text: str = ""
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +131,8 @@ def _commands(card: str) -> Iterator[Command]:
             tensor_parallel=size,
             expert_parallel=experts or (size if _EP_ON.search(text) else None),
             backend=backend.group(1) if backend else None,
+            text=text,
+            line=card.count("\n", 0, start) + 1,
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from publisher.checkpoint.open import Checkpoint
+from publisher.subjects.claimed import Claimed, read_claimed
 from publisher.subjects.compared import COMPARED_KINDS, read_comparison
 from publisher.subjects.comparison import Compared, Comparison
 from publisher.subjects.evidence import CARD, LEVELS, Evidence, Meter
@@ -20,6 +21,7 @@ from publisher.subjects.scalepass import SCALE_KINDS, ScalePass
 from publisher.subjects.scales import BlockScales, ScaleRanges
 from publisher.subjects.serving import Serving, read_serving
 from publisher.subjects.sidefiles import SideFiles, read_side_files
+from publisher.subjects.terms import Terms
 from publisher.subjects.untouched import Untouched
 
 Subject: TypeAlias = (
@@ -40,6 +42,8 @@ Subject: TypeAlias = (
     | Pair
     | Repository
     | Upstream
+    | Terms
+    | Claimed
     | Pruned
     | Untouched
     | Compared
@@ -84,6 +88,8 @@ KINDS: Mapping[type, Kind] = {
     Pair: Kind(noun="sources", cost="source", source=True),
     Repository: Kind(noun="cards", cost="card", card=True),
     Upstream: Kind(noun="upstream cards", cost="card and source", source=True, card=True),
+    Claimed: Kind(noun="cards", cost="card", card=True),
+    Terms: Kind(noun="cards", cost="card", card=True),
     Pruned: Kind(noun="weights declared pruned 4:8", cost="payload", level="full"),
     Untouched: Kind(noun="unquantized tensors of the source", cost="payload and source", level="full", source=True),
     Compared: Kind(noun="packed weights of the source", cost="payload and source", level="full", source=True),
@@ -127,6 +133,8 @@ def stream(evidence: Evidence, kinds: Collection[type], meter: Meter, level: str
         meter.total += sum(map(listing.hashed, checkpoint.files.sizes)) if listing.has_manifest else 0
         yield listing
     yield from read_publication(evidence, kinds, meter)
+    if Claimed in kinds:
+        yield read_claimed(evidence, meter)
     passes = _passes(checkpoint, kinds, meter, evidence.sample)
     for one in passes:
         yield from one.read()

@@ -45,6 +45,8 @@ extra_gated_fields:
   I agree: checkbox
 ---
 # Tiny in four bits
+
+Made from tiny/tiny; not affiliated with its authors.
 """
 
 

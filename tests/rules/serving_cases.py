@@ -120,7 +120,9 @@ CASES = [
     Case("TP06", "atom", serve(f"{ATOM} -tp 1"), "TP06w", base="mixture-mxfp4", place="expert"),
     Case("TP07", "heads", serve(f"{VLLM} {TP} 3"), "TP01 TP07 TP11i", place="num_attention_heads"),
     Case("TP07", "experts", serve(f"{SGLANG} --ep-size 3"), "TP07", base="mixture-nvfp4", place="README.md"),
-    Case("TP07", "uneven", serve(f"{VLLM} -tp 3 --enable-expert-parallel"), "TP02 TP07 TP07w", base="kimi-ct-mxfp4"),
+    Case(
+        "TP07", "uneven", serve(f"{VLLM} -tp 3 --enable-expert-parallel"), "LC12w TP02 TP07 TP07w", base="kimi-ct-mxfp4"
+    ),
     Case("TP08", "old", serve(VLLM, "pip install vllm==0.17.1\n"), "TP08", base="llama-w4a16", place="README.md"),
     Case("TP08", "unknown", serve(TRTLLM), "TP08w", base="llama-mxfp4", place="README.md"),
     Case(

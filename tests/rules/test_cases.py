@@ -13,6 +13,7 @@ from publisher.rules import load_rules, run
 from publisher.subjects import Evidence
 from tests.builders.edits import Edit, listed
 from tests.rules import (
+    claims_cases,
     compressed_cases,
     config_cases,
     container_cases,
@@ -57,6 +58,7 @@ FAMILIES = (
     serving_cases,
     numerics_cases,
     publication_cases,
+    claims_cases,
 )
 CASES = [case for family in FAMILIES for case in family.CASES]
 LEGITIMATE = [row for family in FAMILIES for row in family.LEGITIMATE]
