@@ -7,6 +7,7 @@ A defect is a row of `data/rules/defects.json`: it happened in public, and eithe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -91,6 +92,7 @@ def rules_markdown() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+_THREAD = re.compile(r"^([\w.-]+/[\w.-]+)#(\d+)$")
 _RULE_COLUMNS = ("rule", "what it finds, and why it matters", "engines", "fix", "seen")
 _DEFECTS = (
     "What went wrong in public, and what finds it here: every code is shown by an edit of a good checkpoint in\n"
@@ -122,4 +124,4 @@ def _defect_cells(row: Mapping[str, Any]) -> list[str]:
     if "unchecked" in row:
         reason = row["unchecked"]
         found.append(f"{'in part: ' if found else 'no rule: '}{reason}")
-    return [row["defect"], row["seen"], "<br>".join(found)]
+    return [row["defect"], _THREAD.sub(r"[\g<0>](https://github.com/\1/issues/\2)", row["seen"]), "<br>".join(found)]

@@ -7,6 +7,7 @@ quote broken characters on purpose.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 
@@ -18,7 +19,6 @@ from publisher.subjects import CARD, Repository
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _CODE = re.compile(r"(?<!`)(`{1,8})(?!`)[^`\n]{0,2000}(?<!`)\1(?!`)")
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
-_RUN = re.compile(r"[^\x00-\x7f]{2,}")
 # Jinja with its usual spaces anywhere; without them not where BibTeX and TeX double their braces.
 _MARKER = re.compile(
     r"\{%-?\s{0,9}[a-z]+\b[^%{}\n]{0,200}%\}"
@@ -26,6 +26,11 @@ _MARKER = re.compile(
     r"|(?<![=^_}\\])(?<!= )\{\{-? [A-Za-z_][^{}\n]{0,200} -?\}\}"
 )
 _BLANK = re.compile(r"\[More Information Needed\]|(?<![\w-])(?:TODO|FIXME)(?=[ \t]*(?:[:|\])]|$))", re.MULTILINE)
+_LEFT = (
+    (re.compile("\ufffd"), "stands for a character that was lost", "write it again"),
+    (_MARKER, "is a template's marker that nothing filled in", "render the card again"),
+    (_BLANK, "is a blank that nobody filled in", "write the text or remove the line"),
+)
 _SHOWN = 3  # places of one kind named in a message
 _TYPOGRAPHY = frozenset("…‘’“”‹›–—«»„‚")
 
@@ -65,24 +70,24 @@ def unfinished_card(repository: Repository) -> Iterator[Found]:
         yield Found(f"{(repository.card.flaw or '').rstrip('.')}; save it as UTF-8.", file=CARD)
         return
     prose = _without_code(text)
-    yield from _told(text, _broken(prose), "was not UTF-8 when it was read", "decode it as UTF-8 and save again")
-    markers = [(match.start(), match.group()) for match in _MARKER.finditer(prose)]
-    yield from _told(text, markers, "is a template's marker that nothing filled in", "render the card again")
-    blanks = [(match.start(), match.group()) for match in _BLANK.finditer(prose)]
-    yield from _told(text, blanks, "is a blank that nobody filled in", "write the text or remove the line")
+    yield from _told(text, _misread(prose), "is UTF-8 read as another code page", "decode it as UTF-8 and save again")
+    for pattern, what, fix in _LEFT:
+        places = ((match.start(), match.group()) for match in pattern.finditer(prose))
+        yield from _told(text, places, what, fix)
 
 
 def _written(repository: Repository) -> bool:
     return repository.card.text is not None or CARD in repository.checkpoint.files.sizes
 
 
-def _told(text: str, places: list[tuple[int, str]], what: str, fix: str) -> Iterator[Found]:
+def _told(text: str, places: Iterator[tuple[int, str]], what: str, fix: str) -> Iterator[Found]:
     """One finding for all places of a kind: the first lines, how many there are, the next step."""
-    if not places:
+    first = list(itertools.islice(places, _SHOWN))
+    if not first:
         return
-    shown = ", ".join(f"{found!r} in line {text.count(chr(10), 0, at) + 1}" for at, found in places[:_SHOWN])
-    more = f" and {len(places) - _SHOWN:,} more" if len(places) > _SHOWN else ""
-    yield Found(f"{shown}{more} {what}; {fix}.", file=CARD)
+    shown = ", ".join(f"{found!r} in line {text.count(chr(10), 0, at) + 1}" for at, found in first)
+    rest = sum(1 for _ in places)
+    yield Found(f"{shown}{f' and {rest:,} more' if rest else ''}: {what}; {fix}.", file=CARD)
 
 
 def _without_code(text: str) -> str:
@@ -119,33 +124,37 @@ def _pages() -> tuple[Mapping[str, int], ...]:
     return tuple(found)
 
 
-def _broken(text: str) -> list[tuple[int, str]]:
+def _misread(text: str) -> Iterator[tuple[int, str]]:
     """Places where characters are the bytes of one UTF-8 character, each read as a character of a code page."""
-    found = []
-    for run in _RUN.finditer(text):
-        at, end = run.start(), run.end()
-        while at < end - 1:
-            length = next((n for page in _pages() if (n := _length(text, at, end, page))), 0)
-            if length:
-                found.append((at, text[at : at + length]))
-            at += length or 1
-    if "\ufffd" in text:
-        found += [(match.start(), match.group()) for match in re.finditer("\ufffd", text)]
-    return sorted(found)
+    pair, at = _pair(), 0
+    while (match := pair.search(text, at)) is not None:
+        at = match.start()
+        length = next((n for page in _pages() if (n := _length(text, at, page))), 0)
+        if length:
+            yield at, text[at : at + length]
+        at += length or 1
 
 
-def _length(text: str, at: int, end: int, page: Mapping[str, int]) -> int:
+@functools.cache
+def _pair() -> re.Pattern[str]:
+    """What some page has for the first two bytes of a character in UTF-8."""
+    pages = _pages()
+    leads = {char for page in pages for char, code in page.items() if code in (0xC2, 0xC3) or 0xE0 <= code <= 0xF4}
+    follow = {char for page in pages for char, code in page.items() if code < 0xC0}
+    return re.compile(f"[{re.escape(''.join(sorted(leads)))}](?=[{re.escape(''.join(sorted(follow)))}])")
+
+
+def _length(text: str, at: int, page: Mapping[str, int]) -> int:
     """How many characters from here on are one broken one, 0 where none is."""
     lead = page.get(text[at], 0)
     size = 4 if lead >= 0xF0 else 3 if lead >= 0xE0 else 2 if lead in (0xC2, 0xC3) else 0
-    if not size or at + size > end:
+    if not size or not all(0x80 <= page.get(char, 0) < 0xC0 for char in text[at + 1 : at + size]):
         return 0
     try:
         meant = bytes(page[char] for char in text[at : at + size]).decode("utf-8")
-    except (KeyError, UnicodeDecodeError):
+    except UnicodeDecodeError:
         return 0
-    low = ord(meant)
-    if not any(begin <= low <= last for begin, last in jsonio.data("card/encodings.json")["plausible"]):
+    if not any(begin <= ord(meant) <= last for begin, last in jsonio.data("card/encodings.json")["plausible"]):
         return 0
     return size if _odd(text, at, size) else 0
 
