@@ -1,56 +1,25 @@
 """The kernels of the CPU in machine code, for threads: block maxima, scale codes, elements and the error made.
 
-numba brings its own compiler, so none has to be installed; what it makes is kept in the user's cache folder, per
-processor, and loaded the next time. Weights come as bits: BF16 as uint16, F16 as int16, F32 as float32 arrays.
+Weights come as bits: BF16 as uint16, F16 as int16, F32 as float32 arrays.
 Importing this module imports numba, which costs half a second; compiling or loading waits for the first call.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from publisher.formats.blocks import UInt8Array
 from publisher.native.kernels import vectors
+from publisher.native.kernels.machine import machine_code
 from publisher.native.kernels.thresholds import Scales, Steps
 
 Weights = npt.NDArray[Any]
 Sums = npt.NDArray[np.float64]
-
-
-def cache_folder() -> Path | None:
-    """Where machine code is kept: below `NUMBA_CACHE_DIR` or the user's cache folder; None if that cannot be written.
-
-    The folder's name comes from the text of the kernels, because numba looks at one file of it only.
-    """
-    texts = (Path(__file__), Path(vectors.__file__))
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in texts)).hexdigest()[:16]
-    try:
-        base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(base) / "fp4-publisher" / f"kernels-{digest}"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (OSError, RuntimeError):
-        return None
-    return folder if os.access(folder, os.W_OK) else None
-
-
-def _machine_code(function: Callable[..., Any]) -> Callable[..., Any]:
-    folder = cache_folder()
-    kept = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(folder or "")
-    try:
-        made: Callable[..., Any] = numba.njit(nogil=True, error_model="numpy", cache=folder is not None)(function)
-    finally:
-        numba.config.CACHE_DIR = kept
-    return made
 
 
 def _peaks(weights: Any, out: Any) -> None:
@@ -89,7 +58,7 @@ def _encode_metered(
 @functools.cache
 def _compiled() -> dict[str, Callable[..., Any]]:
     functions = (_peaks, _looked_up, _searched, _encode, _encode_metered)
-    return {function.__name__: _machine_code(function) for function in functions}
+    return {function.__name__: machine_code(function) for function in functions}
 
 
 def block_amax(weights: Weights, block: int, out: npt.NDArray[Any]) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from publisher.formats import FORMATS, e2m1, e4m3
+from publisher.formats import FORMATS, e2m1, e4m3, mxfp4, nvfp4
 from publisher.native.threads import T, at_once, row_chunks
 
 NVFP4_BLOCK, MXFP4_BLOCK = FORMATS["nvfp4"].block, FORMATS["mxfp4"].block
@@ -80,28 +80,39 @@ def count_not_finite(weight: Tensor) -> int:
 
 
 def quantize_nvfp4(
-    weight: Tensor, amax: Tensor, scale_2: Tensor, meter: ErrorMeter | None = None
+    weight: Tensor, amax: Tensor, scale_2: Tensor, meter: ErrorMeter | None = None, *, producer: str = "native"
 ) -> tuple[Tensor, Tensor]:
-    """Quantize to NVFP4 in max mode (modelopt 0.47 `nvfp4_tensor.py`, dynamic path).
+    """Quantize to NVFP4 in max mode; `native` is modelopt 0.47's `nvfp4_tensor.py`, dynamic path.
 
     Args:
         weight: (rows, columns) BF16, F16 or F32, finite; columns is a multiple of 16.
         amax: `block_amax(weight, 16)`.
         scale_2: from `global_scale`, shared by all members of a fused group.
         meter: counts the error made.
+        producer: whose arithmetic, a key of `formats.nvfp4.POLICIES`.
 
     Returns:
         payload U8 (rows, columns / 2) and block scales E4M3 (rows, columns / 16).
     """
+    policy = nvfp4.POLICIES[producer]
     scale_2 = scale_2.to(weight.device)
-    ratio = amax.float() / (e2m1.MAX * scale_2)
-    ratio.masked_fill_(ratio == 0, 1.0)
-    scales = ratio.clamp_(e4m3.MIN_SUBNORMAL, e4m3.MAX).to(torch.float8_e4m3fn)
-    payload = _encode(weight, scales.float() * scale_2, NVFP4_BLOCK, True, meter)
-    return payload, scales
+    if policy.direction == "divide":
+        ratio = scale_2 * (amax.float() / torch.full((), e2m1.MAX, device=weight.device))
+    else:
+        ratio = amax.float() / (e2m1.MAX * scale_2)
+    if policy.zero_code is None:
+        ratio.masked_fill_(ratio == 0, 1.0)
+    scales = ratio.clamp_(policy.lowest_ratio, e4m3.MAX).to(torch.float8_e4m3fn)
+    if policy.zero_code is not None:
+        codes = scales.view(torch.uint8)
+        codes.masked_fill_(codes == 0, policy.zero_code)
+    steps = scales.float() / scale_2 if policy.direction == "divide" else scales.float() * scale_2
+    return _encode(weight, steps, NVFP4_BLOCK, True, meter), scales
 
 
-def quantize_mxfp4(weight: Tensor, amax: Tensor, mode: str, meter: ErrorMeter | None = None) -> tuple[Tensor, Tensor]:
+def quantize_mxfp4(
+    weight: Tensor, amax: Tensor, mode: str, meter: ErrorMeter | None = None, *, producer: str = "native"
+) -> tuple[Tensor, Tensor]:
     """Quantize to MXFP4.
 
     Args:
@@ -109,13 +120,15 @@ def quantize_mxfp4(weight: Tensor, amax: Tensor, mode: str, meter: ErrorMeter | 
         amax: `block_amax(weight, 32)`.
         mode: even, floor, ceil or ceil6.
         meter: counts the error made.
+        producer: whose signed zeros, a key of `formats.mxfp4.POLICIES` with the codes of `native` for all-zero blocks.
 
     Returns:
         payload U8 (rows, columns / 2) and E8M0 scales as U8 (rows, columns / 32).
     """
     codes = e8m0_codes(amax.float(), mode)
     exponents = torch.where(codes > 0, codes << 23, 1 << 22)  # code 0 is 2^-127, a subnormal
-    payload = _encode(weight, exponents.view(torch.float32), MXFP4_BLOCK, False, meter)
+    signed = mxfp4.POLICIES[producer].signs == "negative"
+    payload = _encode(weight, exponents.view(torch.float32), MXFP4_BLOCK, signed, meter)
     return payload, codes.to(torch.uint8)
 
 

@@ -83,38 +83,42 @@ def largest(amax: Tensor) -> Tensor:
     return amax.view(integer).amax().view(amax.dtype).float().cpu()
 
 
-def global_scale(amax: Tensor) -> Tensor:
-    """NVFP4's `weight_scale_2` by the reference's native policy, computed on the CPU wherever the weight is.
+def global_scale(amax: Tensor, producer: str = "native") -> Tensor:
+    """NVFP4's global scale as the producer stores it, computed on the CPU wherever the weight is.
 
     Args:
         amax: fp32 scalar, the largest magnitude of the fused group.
+        producer: whose arithmetic, a key of `formats.nvfp4.POLICIES`.
     """
-    return torch.tensor(float(nvfp4.global_scale(float(amax))), dtype=torch.float32)
+    return torch.tensor(float(nvfp4.global_scale(float(amax), nvfp4.POLICIES[producer])), dtype=torch.float32)
 
 
 def quantize_nvfp4(
-    weight: Tensor, amax: Tensor, scale_2: Tensor, meter: ErrorMeter | None = None
+    weight: Tensor, amax: Tensor, scale_2: Tensor, meter: ErrorMeter | None = None, *, producer: str = "native"
 ) -> tuple[Tensor, Tensor]:
-    """Quantize to NVFP4 in max mode (modelopt 0.47 `nvfp4_tensor.py`, dynamic path).
+    """Quantize to NVFP4 in max mode; `native` is modelopt 0.47's `nvfp4_tensor.py`, dynamic path.
 
     Args:
         weight: (rows, columns) BF16, F16 or F32, finite; columns is a multiple of 16.
         amax: `block_amax(weight, 16)`.
         scale_2: from `global_scale`, shared by all members of a fused group.
         meter: counts the error made.
+        producer: whose arithmetic, a key of `formats.nvfp4.POLICIES`.
 
     Returns:
         payload U8 (rows, columns / 2) and block scales E4M3 (rows, columns / 16).
     """
     kernels = _kernels(weight)
     if kernels is None:
-        return portable.quantize_nvfp4(weight, amax, scale_2, meter)
-    scales, steps = thresholds.nvfp4_rules(float(scale_2), _KINDS[weight.dtype])
+        return portable.quantize_nvfp4(weight, amax, scale_2, meter, producer=producer)
+    scales, steps = thresholds.nvfp4_rules(float(scale_2), _KINDS[weight.dtype], producer)
     payload, codes = _quantize(kernels, weight, amax, NVFP4_BLOCK, scales, steps, meter)
     return payload, codes.view(torch.float8_e4m3fn)
 
 
-def quantize_mxfp4(weight: Tensor, amax: Tensor, mode: str, meter: ErrorMeter | None = None) -> tuple[Tensor, Tensor]:
+def quantize_mxfp4(
+    weight: Tensor, amax: Tensor, mode: str, meter: ErrorMeter | None = None, *, producer: str = "native"
+) -> tuple[Tensor, Tensor]:
     """Quantize to MXFP4.
 
     Args:
@@ -122,14 +126,15 @@ def quantize_mxfp4(weight: Tensor, amax: Tensor, mode: str, meter: ErrorMeter | 
         amax: `block_amax(weight, 32)`.
         mode: even, floor, ceil or ceil6.
         meter: counts the error made.
+        producer: whose signed zeros, a key of `formats.mxfp4.POLICIES` with the codes of `native` for all-zero blocks.
 
     Returns:
         payload U8 (rows, columns / 2) and E8M0 scales as U8 (rows, columns / 32).
     """
     kernels = _kernels(weight)
     if kernels is None:
-        return portable.quantize_mxfp4(weight, amax, mode, meter)
-    scales, steps = thresholds.mxfp4_rules(cast(e8m0.Mode, mode), _KINDS[weight.dtype])
+        return portable.quantize_mxfp4(weight, amax, mode, meter, producer=producer)
+    scales, steps = thresholds.mxfp4_rules(cast(e8m0.Mode, mode), _KINDS[weight.dtype], producer)
     return _quantize(kernels, weight, amax, MXFP4_BLOCK, scales, steps, meter)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -60,13 +60,30 @@ class Scales:
 
 
 @functools.lru_cache(maxsize=16)
-def nvfp4_rules(scale: float, kind: Kind) -> tuple[Scales, Steps]:
-    """NVFP4 max mode under one global scale, the policy `native`."""
-    return nvfp4_scales(np.float32(scale), kind), nvfp4_steps(np.float32(scale), kind)
+def nvfp4_rules(scale: float, kind: Kind, producer: str = "native") -> tuple[Scales, Steps]:
+    """NVFP4 max mode under one global scale, by the arithmetic of one of `nvfp4.POLICIES`."""
+    policy = nvfp4.POLICIES[producer]
+    divided = policy.direction == "divide"
+    scales = _divided_scales(np.float32(scale), kind, policy) if divided else nvfp4_scales(np.float32(scale), kind)
+    return scales, nvfp4_steps(np.float32(scale), kind, policy)
+
+
+def _divided_scales(scale: np.float32, kind: Kind, policy: nvfp4.Policy) -> Scales:
+    """Block maximum to E4M3 code where the global scale is a divisor; what would be code 0 gets the policy's own."""
+    plain = replace(policy, zero_code=0)
+
+    def code(maxima: Float32Array) -> UInt8Array:
+        with np.errstate(over="ignore"):
+            return nvfp4.block_scale_codes(maxima, scale, plain)
+
+    codes = np.arange(e4m3.NAN_CODE, dtype=np.uint8)
+    starts = _first_coded(code, codes[1:])
+    codes[0] = policy.zero_code or 0
+    return _scales(starts, codes, kind)
 
 
 def nvfp4_scales(scale: np.float32, kind: Kind) -> Scales:
-    """Block maximum to E4M3 code; a ratio that is zero counts as 1, the smallest others as 2**-9."""
+    """Block maximum to E4M3 code by `native`; a ratio that is zero counts as 1, the smallest others as 2**-9."""
     divisor = np.array([np.float32(e2m1.MAX) * scale])
     marks = np.concatenate(([_SMALLEST], _e4m3_marks()))
     codes = np.arange(len(marks) + 1, dtype=np.uint8)
@@ -74,10 +91,11 @@ def nvfp4_scales(scale: np.float32, kind: Kind) -> Scales:
     return _scales(first_reaching(divisor, marks)[0], codes, kind)
 
 
-def nvfp4_steps(scale: np.float32, kind: Kind) -> Steps:
+def nvfp4_steps(scale: np.float32, kind: Kind, policy: nvfp4.Policy = nvfp4.NATIVE) -> Steps:
     """E4M3 code to boundaries; a minus sign is kept where the quotient is not zero."""
     steps = np.zeros(256, np.float32)
-    steps[1 : e4m3.NAN_CODE] = e4m3.DECODE[1 : e4m3.NAN_CODE] * scale
+    blocks = e4m3.DECODE[1 : e4m3.NAN_CODE]
+    steps[1 : e4m3.NAN_CODE] = blocks / scale if policy.direction == "divide" else blocks * scale
     starts = np.full((256, MARKS), _INFINITY, np.int64)
     marks = np.concatenate(([_SMALLEST], _e2m1_marks()))
     starts[1 : e4m3.NAN_CODE] = first_reaching(steps[1 : e4m3.NAN_CODE], marks)
@@ -85,9 +103,9 @@ def nvfp4_steps(scale: np.float32, kind: Kind) -> Steps:
 
 
 @functools.cache
-def mxfp4_rules(mode: e8m0.Mode, kind: Kind) -> tuple[Scales, Steps]:
-    """MXFP4 in one of its modes, the policy `native`: zero gets no sign."""
-    policy = mxfp4.NATIVE
+def mxfp4_rules(mode: e8m0.Mode, kind: Kind, producer: str = "native") -> tuple[Scales, Steps]:
+    """MXFP4 in one of its modes, by one of `mxfp4.POLICIES`: in `native` zero gets no sign."""
+    policy = mxfp4.POLICIES[producer]
 
     def code(maxima: Float32Array) -> UInt8Array:
         return e8m0.encode(maxima, mode, lowest=policy.lowest_code, zero=policy.zero_codes[mode])
@@ -97,7 +115,8 @@ def mxfp4_rules(mode: e8m0.Mode, kind: Kind) -> tuple[Scales, Steps]:
     divisors = e8m0.DECODE[: e8m0.NAN_CODE]
     marks = _e2m1_marks()
     boundaries = np.full((256, MARKS), _INFINITY, np.int64)
-    boundaries[: e8m0.NAN_CODE] = first_reaching(divisors, np.concatenate((marks[:1], marks)))
+    signed = marks[:1] if policy.signs == "nonzero" else np.array([_SMALLEST])
+    boundaries[: e8m0.NAN_CODE] = first_reaching(divisors, np.concatenate((signed, marks)))
     return _scales(starts, codes, kind), _steps(boundaries, np.append(divisors, np.float32(0)), kind)
 
 

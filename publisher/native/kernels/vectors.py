@@ -17,13 +17,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 16
-_vector_code: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic
+vector_code: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic
 _I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 _F32, _F64 = ir.FloatType(), ir.DoubleType()
 _F16_BIAS = 2.0**112  # an F16's bits, moved to where a float32 has its own, are this much too small
 
 
-class _Emitter:
+class Emitter:
     """Writes the body of one intrinsic; `arguments` by name are LLVM values, arrays become pointers on access."""
 
     def __init__(self, context: Any, builder: Any, signature: Any, values: Any, names: str) -> None:
@@ -54,36 +54,36 @@ class _Emitter:
         """A scalar in all lanes."""
         nothing = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
         one = self.builder.insert_element(nothing, value, _I32(0))
-        return self.builder.shuffle_vector(one, nothing, _all(_I32, 0))
+        return self.builder.shuffle_vector(one, nothing, all_lanes(_I32, 0))
 
 
-def _all(kind: Any, value: float, lanes: int = LANES) -> Any:
+def all_lanes(kind: Any, value: float, lanes: int = LANES) -> Any:
     return ir.Constant(ir.VectorType(kind, lanes), [value] * lanes)
 
 
-def _vector(kind: Any) -> Any:
+def vector(kind: Any) -> Any:
     return ir.VectorType(kind, LANES)
 
 
-def _magnitudes(emit: _Emitter, index: Any, bits: int) -> tuple[Any, Any]:
+def magnitudes_at(emit: Emitter, index: Any, bits: int) -> tuple[Any, Any]:
     """Sixteen weights as they are, and without their signs, as integers."""
     kind = ir.IntType(bits)
-    raw = emit.load("weights", index, _vector(kind), bits // 8)
-    return raw, emit.builder.and_(raw, _all(kind, (1 << (bits - 1)) - 1))
+    raw = emit.load("weights", index, vector(kind), bits // 8)
+    return raw, emit.builder.and_(raw, all_lanes(kind, (1 << (bits - 1)) - 1))
 
 
-@_vector_code
+@vector_code
 def sixteens_peaks(_typing: Any, weights: Any, out: Any, _count: Any) -> Any:
     """The largest magnitude, as bits, of each of the first `_count` runs of sixteen."""
     bits: int = weights.dtype.bitwidth
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        emit = _Emitter(context, builder, signature, values, "weights out count")
+        emit = Emitter(context, builder, signature, values, "weights out count")
         kind = ir.IntType(bits)
         name = f"llvm.vector.reduce.umax.v{LANES}i{bits}"
-        reduce = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [_vector(kind)]), name)
+        reduce = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [vector(kind)]), name)
         with cgutils.for_range(builder, emit.arguments["count"], intp=_I64) as loop:
-            _, magnitudes = _magnitudes(emit, builder.mul(loop.index, _I64(LANES)), bits)
+            _, magnitudes = magnitudes_at(emit, builder.mul(loop.index, _I64(LANES)), bits)
             largest = builder.call(reduce, [magnitudes])
             address = builder.bitcast(emit.address("out", loop.index), kind.as_pointer())
             builder.store(largest, address)
@@ -92,55 +92,55 @@ def sixteens_peaks(_typing: Any, weights: Any, out: Any, _count: Any) -> Any:
     return numba.void(weights, out, numba.int64), generate
 
 
-def _codes(emit: _Emitter, raw: Any, magnitudes: Any, code: Any, bits: int) -> tuple[Any, list[Any]]:
+def _codes(emit: Emitter, raw: Any, magnitudes: Any, code: Any, bits: int) -> tuple[Any, list[Any]]:
     """E2M1 codes with their signs under one block scale code, and what they were made of: all ones where above."""
     builder, kind = emit.builder, ir.IntType(bits)
     row = builder.mul(code, _I64(8))
     above = [
         builder.sext(
             builder.icmp_signed(">", magnitudes, emit.splat(emit.scalar("below", builder.add(row, _I64(mark))))),
-            _vector(kind),
+            vector(kind),
         )
         for mark in range(8)
     ]
-    steps = builder.sub(_all(kind, 0), above[1])
+    steps = builder.sub(all_lanes(kind, 0), above[1])
     for mask in above[2:]:
         steps = builder.sub(steps, mask)
-    sign = builder.and_(builder.lshr(raw, _all(kind, bits - 4)), _all(kind, 8))
+    sign = builder.and_(builder.lshr(raw, all_lanes(kind, bits - 4)), all_lanes(kind, 8))
     return builder.or_(steps, builder.and_(sign, above[0])), above
 
 
-def _pack(emit: _Emitter, codes: Any, index: Any, bits: int) -> None:
+def _pack(emit: Emitter, codes: Any, index: Any, bits: int) -> None:
     """Sixteen codes to eight bytes, the even one in the low half."""
     builder = emit.builder
     if bits == 32:
-        codes = builder.trunc(codes, _vector(_I16))
+        codes = builder.trunc(codes, vector(_I16))
     half = LANES // 2
     pairs = builder.bitcast(codes, ir.VectorType(_I32, half))
-    joined = builder.or_(pairs, builder.lshr(pairs, _all(_I32, 12, half)))
+    joined = builder.or_(pairs, builder.lshr(pairs, all_lanes(_I32, 12, half)))
     emit.store(builder.trunc(joined, ir.VectorType(_I8, half)), "out", builder.mul(index, _I64(half)))
 
 
-def _halves_of(emit: _Emitter, above: list[Any], bits: int) -> Any:
+def _halves_of(emit: Emitter, above: list[Any], bits: int) -> Any:
     """E2M1 values of codes, counted in halves, as float32: 0, 1, 2, 3, 4, 6, 8, 12."""
     builder, kind = emit.builder, ir.IntType(bits)
-    total = builder.sub(_all(kind, 0), builder.mul(above[7], _all(kind, 4)))
+    total = builder.sub(all_lanes(kind, 0), builder.mul(above[7], all_lanes(kind, 4)))
     for mark, worth in ((1, 1), (2, 1), (3, 1), (4, 1), (5, 2), (6, 2)):
         total = builder.sub(total, above[mark] if worth == 1 else builder.add(above[mark], above[mark]))
-    wide = builder.sext(total, _vector(_I32)) if bits == 16 else total
-    return builder.sitofp(wide, _vector(_F32))
+    wide = builder.sext(total, vector(_I32)) if bits == 16 else total
+    return builder.sitofp(wide, vector(_F32))
 
 
-def _float(emit: _Emitter, magnitudes: Any, dtype: Any) -> Any:
+def as_float(emit: Emitter, magnitudes: Any, dtype: Any) -> Any:
     """Magnitude bits as float32."""
     builder = emit.builder
     if dtype.bitwidth == 32:
-        return builder.bitcast(magnitudes, _vector(_F32))
-    wide = builder.zext(magnitudes, _vector(_I32))
+        return builder.bitcast(magnitudes, vector(_F32))
+    wide = builder.zext(magnitudes, vector(_I32))
     if dtype != numba.int16:
-        return builder.bitcast(builder.shl(wide, _all(_I32, 16)), _vector(_F32))
-    small = builder.bitcast(builder.shl(wide, _all(_I32, 13)), _vector(_F32))
-    return builder.fmul(small, _all(_F32, _F16_BIAS))
+        return builder.bitcast(builder.shl(wide, all_lanes(_I32, 16)), vector(_F32))
+    small = builder.bitcast(builder.shl(wide, all_lanes(_I32, 13)), vector(_F32))
+    return builder.fmul(small, all_lanes(_F32, _F16_BIAS))
 
 
 def _encoder(metered: bool) -> Callable[..., Any]:
@@ -151,15 +151,15 @@ def _encoder(metered: bool) -> Callable[..., Any]:
         bits: int = weights.dtype.bitwidth
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            emit = _Emitter(context, builder, signature, values, names)
-            meters = [cgutils.alloca_once_value(builder, _all(_F32, 0.0)) for _ in range(2)]
+            emit = Emitter(context, builder, signature, values, names)
+            meters = [cgutils.alloca_once_value(builder, all_lanes(_F32, 0.0)) for _ in range(2)]
             with cgutils.for_range(builder, emit.arguments["count"], intp=_I64) as loop:
                 index = builder.add(emit.arguments["begin"], loop.index)
                 code = builder.zext(emit.scalar("codes", builder.lshr(index, emit.arguments["shift"])), _I64)
-                raw, magnitudes = _magnitudes(emit, builder.mul(index, _I64(LANES)), bits)
+                raw, magnitudes = magnitudes_at(emit, builder.mul(index, _I64(LANES)), bits)
                 signed, above = _codes(emit, raw, magnitudes, code, bits)
                 if metered:
-                    weight = _float(emit, magnitudes, weights.dtype)
+                    weight = as_float(emit, magnitudes, weights.dtype)
                     value = builder.fmul(_halves_of(emit, above, bits), emit.splat(emit.scalar("halves", code)))
                     for meter, number in zip(meters, (builder.fsub(value, weight), weight), strict=True):
                         builder.store(builder.fadd(builder.load(meter), builder.fmul(number, number)), meter)
@@ -175,7 +175,7 @@ def _encoder(metered: bool) -> Callable[..., Any]:
     return encode
 
 
-def _add_lanes(emit: _Emitter, lanes: Any, place: Any) -> None:
+def _add_lanes(emit: Emitter, lanes: Any, place: Any) -> None:
     """Add sixteen float32 in their order to one of the float64 sums."""
     builder = emit.builder
     total = emit.scalar("sums", place)
@@ -184,7 +184,7 @@ def _add_lanes(emit: _Emitter, lanes: Any, place: Any) -> None:
     builder.store(total, emit.address("sums", place))
 
 
-@_vector_code
+@vector_code
 def encode_sixteens(
     _typing: Any,
     weights: Any,
@@ -201,7 +201,7 @@ def encode_sixteens(
     return _encoder(False)(_typing, weights, codes, below, halves, out, begin, count, shift, sums)
 
 
-@_vector_code
+@vector_code
 def encode_sixteens_metered(
     _typing: Any,
     weights: Any,

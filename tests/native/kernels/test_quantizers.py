@@ -78,6 +78,23 @@ def test_mxfp4_gives_the_reference_bytes(kind: str, dtype: torch.dtype, mode: fo
     assert np.array_equal(payload.numpy(), expected.payload)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_compressed_tensors_arithmetic_gives_its_reference_bytes(kind: str, dtype: torch.dtype) -> None:
+    weight, name = weights(kind, dtype), "compressed-tensors"
+    amax = kernels.block_amax(weight, 16)
+    scale = kernels.global_scale(kernels.largest(amax), name)
+    payload, scales = kernels.quantize_nvfp4(weight, amax, scale, producer=name)
+    expected = formats.nvfp4.quantize(weight.float().numpy(), policy=formats.nvfp4.POLICIES[name])
+    assert scale.numpy().tobytes() == expected.global_scale.tobytes()
+    assert np.array_equal(scales.view(torch.uint8).numpy(), expected.block_scales)
+    assert np.array_equal(payload.numpy(), expected.payload)
+    payload, scales = kernels.quantize_mxfp4(weight, kernels.block_amax(weight, 32), "even", producer=name)
+    expected_mx = formats.mxfp4.quantize(weight.float().numpy(), policy=formats.mxfp4.POLICIES[name])
+    assert np.array_equal(scales.numpy(), expected_mx.block_scales)
+    assert np.array_equal(payload.numpy(), expected_mx.payload)
+
+
 def test_every_bf16_value_beside_every_scale_boundary() -> None:
     """All 65,024 finite BF16 magnitudes and signs as a block's only weight and as its companion."""
     bits = torch.arange(0x10000, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
@@ -92,6 +109,13 @@ def test_every_bf16_value_beside_every_scale_boundary() -> None:
         expected = formats.nvfp4.encode_rows(weight.float().numpy(), np.float32(scale))
         assert np.array_equal(scales.view(torch.uint8).numpy(), expected[1])
         assert np.array_equal(payload.numpy(), expected[0])
+    for name in ("modelopt", "compressed-tensors"):
+        policy = formats.nvfp4.POLICIES[name]
+        for scale in (2.0**-100, 1e-4, 0.37, 1e4, 1e30):
+            payload, scales = kernels.quantize_nvfp4(weight, amax, torch.tensor(scale), producer=name)
+            expected = formats.nvfp4.encode_rows(weight.float().numpy(), np.float32(scale), policy)
+            assert np.array_equal(scales.view(torch.uint8).numpy(), expected[1])
+            assert np.array_equal(payload.numpy(), expected[0])
     for mode in formats.e8m0.MODES:
         payload, scales = kernels.quantize_mxfp4(weight, kernels.block_amax(weight, 32), mode)
         expected = formats.mxfp4.quantize(weight.float().numpy(), mode=mode)
