@@ -1,4 +1,4 @@
-"""Checkpoint defects that published FP4 cards of Kimi K2.x describe, reproduced on a small Kimi: each is found by a rule."""
+"""Defects that published FP4 cards of Kimi K2.x describe, reproduced on a small Kimi: each is found by a rule."""
 
 from __future__ import annotations
 
