@@ -2,26 +2,29 @@
 
 A licence is a set of files (LICENSE, NOTICE, USE_POLICY, ... in any folder) and what the upstream card declares. Files
 are compared and copied as bytes, never decoded and written again. The identifier for the Hub is the declared one where
-the Hub knows it, else `other` with a name and a link. The text is recognised only in the simplest cases, to warn when
-it is not what the card declares. Nothing is invented: a source without a licence file stays without one, and says so.
+the Hub knows it, else `other` with a name and a link. The text is recognised by its content, to warn when it is not
+what the card declares and to know what it asks. Nothing is invented: a source without a licence file stays without
+one, and says so; only the Notice that some licences dictate word for word is written where the source has none.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from publisher import jsonio
-from publisher.checkpoint.files import Files, LocalFiles, safe_name
+from publisher.checkpoint import terms
+from publisher.checkpoint.files import Files, LocalFiles
+from publisher.checkpoint.terms import Duties, Recognised
 from publisher.errors import CheckpointError
 from publisher.subjects import Meter, read_card
 
 MAX_FILE = 16 << 20  # bytes; the longest notice files of real repositories have a few hundred thousand
+NOTICE = "NOTICE"
 _SLUG = re.compile(r"^[a-z0-9][a-z0-9.+-]{0,95}$")
 _WEB = re.compile(r"^https?://[^\s<>\"'`\\]{1,500}$")
 
@@ -48,15 +51,25 @@ class LicenceDifference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What the licence wants to be said in the card: a sentence, where it leads, whether it must stand out."""
+
+    text: str
+    link: str | None = None
+    strong: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Licence:
     """The terms of a source.
 
     Args:
         files: every file of terms, sorted by path; empty where the source ships none.
         declared: the upstream card's `license`, None where it has none.
-        recognised: identifier of the main file's text where it is one of the few this program knows.
+        recognised: identifier of the main file's text where it is a known one and nothing is added to it.
         metadata: `license` and, where needed, `license_name` and `license_link` for the result's card.
         title: what to call the licence in a sentence.
+        statements: what the licence wants to be said in the card.
         warnings: what a person should look at, each a sentence.
     """
 
@@ -65,20 +78,19 @@ class Licence:
     recognised: str | None
     metadata: Mapping[str, Any]
     title: str
+    statements: tuple[Statement, ...]
     warnings: tuple[str, ...]
 
 
 def licence_paths(names: Iterable[str]) -> list[str]:
     """Those of a repository's files that hold terms, sorted."""
-    table = jsonio.data("licences/files.json")
-    return sorted(name for name in names if safe_name(name) and _matches(name, table))
+    return terms.terms_in(names)
 
 
-def _matches(name: str, table: Mapping[str, Any]) -> bool:
-    base = name.rpartition("/")[2].lower()
-    return any(fnmatch.fnmatchcase(base, pattern) for pattern in table["names"]) and not any(
-        fnmatch.fnmatchcase(base, pattern) for pattern in table["not"]
-    )
+def published_paths(files: Files) -> list[str]:
+    """The files of terms a result ends with: the source's, and the Notice its licence dictates."""
+    notice = _own_notice(files)
+    return sorted([*licence_paths(files.sizes), *([notice[0]] if notice else [])])
 
 
 def read(files: Files, *, repo: str | None = None, commit: str | None = None) -> Licence:
@@ -96,17 +108,20 @@ def read(files: Files, *, repo: str | None = None, commit: str | None = None) ->
     found = tuple(_entry(path, data) for path, data in contents.items())
     card = read_card(files, Meter())
     upstream = card.metadata
-    main = _main(contents)
-    recognised = recognise(contents[main]) if main else None
+    main = next(iter(terms.licence_texts(contents)), None)
+    text = terms.recognise(contents[main]) if main else None
+    recognised = text.identifier if text and not text.added else None
     declared = _declared(upstream.get("license"))
     metadata = _metadata(upstream, declared, recognised, main, _link(upstream, main, repo, commit))
+    asked = _duties(upstream, contents)
     return Licence(
         files=found,
         declared=", ".join(declared) or None,
         recognised=recognised,
         metadata=metadata,
         title=_title(metadata),
-        warnings=tuple(_warnings(declared, recognised, main, card.flaw)),
+        statements=tuple(_statements(asked, has_text=main is not None)),
+        warnings=tuple(_warnings(declared, terms.declared(upstream), text, main, card.flaw, asked)),
     )
 
 
@@ -122,11 +137,16 @@ def copy(files: Files, folder: Path) -> Licence:
         if not goal.parent.resolve().is_relative_to(root):
             raise CheckpointError(f"{goal} leads out of {folder}.", hint="Remove the link.")
         jsonio.write_atomic(goal, _content(files, path))
+    notice = _own_notice(files)
+    if notice is not None and not (folder / notice[0]).exists():
+        jsonio.write_atomic(folder / notice[0], notice[1])
     return read(files)
 
 
 def compare(files: Files, result: Path | Files) -> list[LicenceDifference]:
     """Every way in which a result's terms are not byte for byte the source's; empty when they are.
+
+    A Notice that the licence dictates and the source lacks is none.
 
     Raises:
         CheckpointError: a file cannot be read.
@@ -139,17 +159,16 @@ def compare(files: Files, result: Path | Files) -> list[LicenceDifference]:
             found.append(LicenceDifference(path, "missing"))
         elif _content(files, path) != _content(theirs, path):
             found.append(LicenceDifference(path, "changed"))
-    found += [LicenceDifference(path, "added") for path in present.difference(wanted)]
+    own = _own_notice(files)
+    dictated = {own[0]} if own and own[0] in present and _content(theirs, own[0]) == own[1] else set()
+    found += [LicenceDifference(path, "added") for path in present.difference(wanted) - dictated]
     return sorted(found, key=lambda difference: difference.path)
 
 
 def recognise(text: bytes) -> str | None:
-    """The identifier of a licence text, where it is one this program knows by its own phrases; None otherwise."""
-    folded = " ".join(text.decode("utf-8", errors="replace").lower().split())
-    for row in jsonio.data("licences/texts.json")["texts"]:
-        if all(phrase in folded for phrase in row["all"]) and not any(p in folded for p in row.get("none", ())):
-            return str(row["id"])
-    return None
+    """The identifier of a licence text, where it is a known one without words of its own; None otherwise."""
+    found = terms.recognise(text)
+    return found.identifier if found and not found.added else None
 
 
 def hub_knows(identifier: str) -> bool:
@@ -173,12 +192,41 @@ def _entry(path: str, data: bytes) -> LicenceFile:
     return LicenceFile(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def _main(contents: Mapping[str, bytes]) -> str | None:
-    """The file that holds the licence itself: LICENSE at the root before any other spelling or folder."""
-    links = jsonio.data("licences/files.json")["link"]
-    terms = [path for path in contents if path.rpartition("/")[2].lower().startswith(("licen", "copying"))]
-    order = {path: (path not in links, path.count("/"), links.index(path) if path in links else 9) for path in terms}
-    return min(terms, key=lambda path: (order[path], path), default=None)
+def _duties(upstream: Mapping[str, Any], contents: Mapping[str, bytes]) -> tuple[Duties, ...]:
+    """What the licences of a source ask: those its card names and those its files are."""
+    texts = [contents[path] for path in terms.licence_texts(contents)]
+    found = [text.identifier for text in map(terms.recognise, texts) if text is not None]
+    return terms.duties([*found, *terms.declared(upstream)], [terms.readable(text) for text in texts])
+
+
+def _own_notice(files: Files) -> tuple[str, bytes] | None:
+    """Name and bytes of the Notice to add: what the licences dictate and no Notice of the source holds."""
+    contents = {path: _content(files, path) for path in licence_paths(files.sizes)}
+    asked = [duty for duty in _duties(read_card(files, Meter()).metadata, contents) if duty.notice]
+    texts = [terms.readable(contents[path]).lower() for path in terms.notices(contents)]
+    missing = [str(d.notice) for d in asked if not any(d.notice_begins.lower() in text for text in texts)]
+    taken = {path.lower() for path in files.sizes}
+    name = next((name for name in (NOTICE, f"{NOTICE}.txt", f"{NOTICE}-model.txt") if name.lower() not in taken), None)
+    return (name, ("\n".join(dict.fromkeys(missing)) + "\n").encode()) if missing and name else None
+
+
+def _statements(asked: Iterable[Duties], *, has_text: bool) -> Iterator[Statement]:
+    for duty in asked:
+        if duty.attribution:
+            yield Statement(text=duty.attribution[0], strong=True)
+        if duty.display:
+            text = f'Whoever uses it {duty.display_when} must prominently display "{duty.display}" there.'
+            yield Statement(text=text)
+        if duty.policy:
+            yield Statement(text=f"Use is subject to the {duty.policy.name}", link=duty.policy.url)
+        if not duty.commercial:
+            yield Statement(text=f"{duty.title}: no commercial use.", strong=True)
+        if duty.changes:
+            yield Statement(text="This copy was changed: its weights were quantized from those of the base model.")
+        if duty.copy and not has_text:
+            yield Statement(text=f"Text of the {duty.title}", link=duty.url)
+        for remark in duty.remarks:
+            yield Statement(text=remark)
 
 
 def _declared(value: Any) -> tuple[str, ...]:
@@ -228,22 +276,33 @@ def _link(upstream: Mapping[str, Any], main: str | None, repo: str | None, commi
 
 def _title(metadata: Mapping[str, Any]) -> str:
     value = metadata["license"]
-    identifier = metadata.get("license_name") or (", ".join(value) if isinstance(value, list) else value)
-    titles = {row["id"]: row["title"] for row in jsonio.data("licences/texts.json")["texts"]}
-    return str(titles.get(identifier, identifier))
+    named = metadata.get("license_name")
+    return (
+        terms.title(str(named)) if named else ", ".join(map(terms.title, value if isinstance(value, list) else [value]))
+    )
 
 
-def _warnings(declared: tuple[str, ...], recognised: str | None, main: str | None, flaw: str | None) -> Iterable[str]:
+def _warnings(
+    declared: tuple[str, ...],
+    names: tuple[str, ...],
+    text: Recognised | None,
+    main: str | None,
+    flaw: str | None,
+    asked: Iterable[Duties],
+) -> Iterable[str]:
     named = [identifier for identifier in declared if identifier != "other"]
     if main is None:
         yield "The upstream repository ships no licence text."
     if not declared:
         yield "The upstream card declares no licence." + (f" {flaw}" if flaw else "")
-    if recognised and named and recognised not in named:
-        yield f"The upstream card declares {', '.join(named)}, but {main} reads as {recognised}."
-    for identifier in named:
-        parts = identifier.lower().split("-")
-        if "nd" in parts:
-            yield f"{identifier} does not allow sharing modified versions, and a quantized model is one; ask for leave."
-        elif "nc" in parts or "noncommercial" in parts:
-            yield f"{identifier} allows no commercial use; the card must say so, and gating does not change it."
+    if text and text.added:
+        yield f"{main} adds words to {terms.title(text.identifier)}: {text.added}."
+    elif text and named and not any(text.identifier in terms.meant_by(name) for name in names):
+        yield f"The upstream card declares {', '.join(named)}, but {main} reads as {text.identifier}."
+    for duty in asked:
+        if not duty.derivatives:
+            yield f"{duty.title} does not allow sharing modified versions, and a quantized model is one; ask for leave."
+        if not duty.commercial:
+            yield f"{duty.title} allows no commercial use; the card must say so, and gating does not change it."
+        if duty.prefix:
+            yield f'The name of the result must begin with "{duty.prefix}", as the {duty.title} asks.'

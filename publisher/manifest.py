@@ -86,6 +86,7 @@ class Provenance:
         versions: library name to version.
         report_digest: sha256 (hex) of the validation report.
         waivers: rule code to the reason it was waived for.
+        gate: the gate that was asked for: auto, manual or off; None in manifests that do not say.
     """
 
     source_repo: str | None = None
@@ -97,6 +98,7 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=dict)
     report_digest: str | None = None
     waivers: Mapping[str, str] = field(default_factory=dict)
+    gate: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The provenance keys of `publish.json`."""
@@ -107,7 +109,7 @@ class Provenance:
             "versions": dict(self.versions),
             "report": {"digest": self.report_digest},
             "waivers": dict(self.waivers),
-        }
+        } | ({} if self.gate is None else {"gate": self.gate})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +286,7 @@ def _provenance(document: Mapping[str, Any]) -> Provenance:
         versions=document["versions"],
         report_digest=document["report"]["digest"],
         waivers=document["waivers"],
+        gate=document.get("gate"),
     )
 
 

@@ -20,7 +20,7 @@ from publisher import __version__, jsonio, licence, rules
 from publisher import manifest as manifests
 from publisher.card import context, person, render, upstream
 from publisher.checkpoint import source as sources
-from publisher.checkpoint.files import LocalFiles
+from publisher.checkpoint.files import Files, LocalFiles
 from publisher.checkpoint.open import Checkpoint, open_checkpoint
 from publisher.custody import Custody
 from publisher.engines import ENGINES
@@ -28,7 +28,7 @@ from publisher.engines.base import write_job
 from publisher.engines.run import run_job
 from publisher.errors import CheckpointError, FindingsError, HubError, InterruptedRun, PublisherError
 from publisher.findings import Report
-from publisher.hub import comparison, folder, huggingface
+from publisher.hub import folder, huggingface
 from publisher.hub.intention import intend
 from publisher.hub.push import PushRecord, push
 from publisher.hub.target import Publication, Target
@@ -250,7 +250,7 @@ class Run:
         checkpoint = self.directory.checkpoint
         (checkpoint / manifests.NAME).unlink(missing_ok=True)
         jsonio.sweep(checkpoint)
-        self.custody.require_nothing_added(["README.md", *licence.licence_paths(self.prepared.source.files.sizes)])
+        self.custody.require_nothing_added(["README.md", *licence.published_paths(self.prepared.source.files)])
         self.journal.emit("manifest", "start", message="taking the digest of every file")
         progress = _Progress(self.journal, "manifest", "bytes")
 
@@ -379,6 +379,8 @@ class Run:
             base_model=base_model(self.prepared).repo.text if order.target else self.prepared.source.repo,
             gate=order.target.gate if order.target else None,
             card=card,
+            repo=order.target.repo if order.target else None,
+            source_gate=None if order.target and order.target.private else self.prepared.source.gate,
         )
         progress = _Progress(self.journal, "validate", "bytes")
         return rules.run(
@@ -456,6 +458,7 @@ class Run:
             versions={"fp4-publisher": __version__, **versions},
             report_digest=report,
             waivers=dict(self.prepared.order.waivers),
+            gate=self.prepared.order.target.gate if self.prepared.order.target else None,
         )
 
     def _take_custody(self) -> None:
@@ -578,12 +581,6 @@ def dry_run(work: Run) -> dict[str, Any]:
     return intend(work.target(), work.publication()).to_json()
 
 
-def verify(target: Target) -> tuple[manifests.Manifest, list[manifests.Difference]]:
-    """Compare what a target stores with the manifest it stores."""
-    found = comparison.read_manifest(target)
-    return found, comparison.verify(target, found)
-
-
 def record(directory: RunDirectory) -> dict[str, Any]:
     """The record of a finished push, as it lies in the run directory."""
     return _document(directory.push) or {}
@@ -601,6 +598,19 @@ def target_at(place: str) -> Target:
     if not place.startswith("folder:") or len(path.parts) < 2:
         raise PublisherError(f"{place!r} is no published place.", hint="Write hf://org/name or folder:ROOT/org/name.")
     return folder.FolderTarget(path.parent.parent, f"{path.parent.name}/{path.name}")
+
+
+def files_at(place: str) -> Files:
+    """What is published at a place of `target_at`, as files that can be opened.
+
+    Raises:
+        AccessError: the Hub refuses.
+        HubError: the Hub cannot be reached.
+        CheckpointError: there is nothing.
+    """
+    if place.startswith(sources.SCHEME):
+        return sources.resolve(sources.SCHEME + sources.parse_spec(place)[0]).files
+    return LocalFiles(Path(place.removeprefix("folder:")) / "tree")
 
 
 def with_target(order: Order, *, repo: str | None, gate: str | None, private: bool) -> Order:

@@ -12,15 +12,8 @@ import pytest
 from publisher import licence
 from publisher.checkpoint.files import LocalFiles
 from publisher.errors import CheckpointError
+from tests.builders.terms import KIMI, LLAMA, LLAMA_NOTICE, MIT, QWEN, QWEN_NOTICE, STANDARD
 
-MIT = (
-    "MIT License\n\nPermission is hereby granted, free of charge, to any person obtaining a copy\n"
-    'THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF\nANY KIND\n'
-)
-KIMI = MIT + (
-    "Our only modification part is that, if the Software is used for any of your commercial products or services\n"
-    'that have more than 100 million monthly active users, you shall prominently display "Kimi K2".\n'
-)
 HOSTILE = b"\xff\xfe\r\nterms\x00\r\n" + bytes(range(256)) + b"no newline at the end"
 
 
@@ -207,3 +200,72 @@ def test_terms_that_stand_in_the_way_are_named(identifier: str, words: str, tmp_
     assert any(words in warning for warning in found.warnings)
     harmless = licence.read(folder(tmp_path / "t", {"LICENSE": "terms"}, "license: bigscience-bloom-rail-1.0"))
     assert harmless.warnings == ()
+
+
+# --- what licences ask ------------------------------------------------------------------------------------------------
+
+
+def said(found: licence.Licence) -> list[str]:
+    return [statement.text for statement in found.statements]
+
+
+def test_a_notice_that_the_licence_dictates_is_written_and_nothing_else(tmp_path: Path) -> None:
+    source = folder(tmp_path / "s", {"LICENSE": LLAMA}, "license: llama3.3")
+    result = tmp_path / "r"
+    result.mkdir()
+    found = licence.copy(source, result)
+    assert (result / "NOTICE").read_text() == f"{LLAMA_NOTICE}\n"
+    assert [file.path for file in found.files] == ["LICENSE"]
+    assert licence.published_paths(source) == ["LICENSE", "NOTICE"]
+    assert licence.compare(source, result) == []
+    (result / "NOTICE").write_text("something else\n")
+    assert [str(d) for d in licence.compare(source, result)] == ["NOTICE is not in the source"]
+    licence.copy(source, result)
+    assert (result / "NOTICE").read_text() == "something else\n", "what came along is not overwritten"
+
+
+def test_a_notice_of_the_source_is_never_written_into(tmp_path: Path) -> None:
+    held = folder(tmp_path / "s", {"LICENSE": LLAMA, "NOTICE": f"x\n{LLAMA_NOTICE}"}, "license: llama3.3")
+    assert licence.published_paths(held) == ["LICENSE", "NOTICE"]
+    lacking = folder(tmp_path / "t", {"LICENSE": LLAMA, "notice": "parts"}, "license: llama3.3")
+    result = tmp_path / "r"
+    result.mkdir()
+    licence.copy(lacking, result)
+    assert {p.name: p.read_text() for p in result.iterdir()} == {
+        "LICENSE": LLAMA, "notice": "parts", "NOTICE.txt": f"{LLAMA_NOTICE}\n"
+    }  # fmt: skip
+
+
+def test_who_holds_the_copyright_is_taken_from_the_text(tmp_path: Path) -> None:
+    source = folder(tmp_path / "s", {"LICENSE": QWEN}, "license: other\nlicense_name: qwen-research")
+    result = tmp_path / "r"
+    result.mkdir()
+    licence.copy(source, result)
+    assert (result / "NOTICE").read_text() == f"{QWEN_NOTICE}\n"
+
+
+def test_the_card_is_told_what_the_licence_wants_said(tmp_path: Path) -> None:
+    llama = licence.read(folder(tmp_path / "a", {"LICENSE": LLAMA}, "license: llama3.3"))
+    assert llama.statements[0] == licence.Statement(text="Built with Llama", strong=True)
+    policy = next(statement for statement in llama.statements if statement.link)
+    assert policy.link == "https://www.llama.com/llama3_3/use-policy"
+    assert any("700 million" in text for text in said(llama))
+    assert any('must begin with "Llama"' in warning for warning in llama.warnings)
+    kimi = licence.read(folder(tmp_path / "b", {"LICENSE": KIMI}, "license: other\nlicense_name: modified-mit"))
+    assert any('"Kimi K2.6"' in text and "20 million US dollars" in text for text in said(kimi))
+    assert kimi.title == "Modified MIT License (Kimi)"
+    apache = licence.read(folder(tmp_path / "c", {"LICENSE": STANDARD["apache-2.0"]}, "license: apache-2.0"))
+    assert said(apache) == ["This copy was changed: its weights were quantized from those of the base model."]
+    bare = licence.read(folder(tmp_path / "d", {}, "license: mit"))
+    assert [(s.text, s.link) for s in bare.statements] == [
+        ("Text of the MIT License", "https://spdx.org/licenses/MIT.html")
+    ]
+
+
+def test_a_clause_added_to_a_standard_text_is_quoted(tmp_path: Path) -> None:
+    text = f"{MIT}\nThe Software may not be used for warfare of any kind by anybody at all.\n"
+    found = licence.read(folder(tmp_path / "s", {"LICENSE": text}, "license: mit"))
+    assert found.recognised is None
+    assert found.warnings == (
+        "LICENSE adds words to MIT License: the software may not be used for warfare of any kind by anybody at.",
+    )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from publisher import jsonio
+from publisher.checkpoint.terms import terms_in
 from publisher.findings import ERROR, WARNING, Found
 from publisher.rules import Scope, rule
 from publisher.subjects import CARD, MANIFEST, Listing, Pair, Repository, Upstream
@@ -16,22 +16,11 @@ FIELD_TYPES = ("text", "checkbox", "date_picker", "country", "select")
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 
 
-def _terms(names: Iterable[str]) -> list[str]:
-    """Files that hold terms, in any folder."""
-    table = jsonio.data("licences/files.json")
-    found = []
-    for name in names:
-        base = name.rpartition("/")[2].lower()
-        if any(fnmatch.fnmatchcase(base, pattern) for pattern in table["names"]):
-            found.append((name, base))
-    return [name for name, base in found if not any(fnmatch.fnmatchcase(base, pattern) for pattern in table["not"])]
-
-
 @rule(
     "LC01",
     "changed-licence",
     severity=ERROR,
-    scope=Scope("licence file in the source", lambda pair: bool(_terms(pair.source.files.sizes))),
+    scope=Scope("licence file in the source", lambda pair: bool(terms_in(pair.source.files.sizes))),
 )
 def changed_licence(pair: Pair) -> Iterator[Found]:
     """A licence, notice or use-policy file of the source is missing or changed.
@@ -40,7 +29,7 @@ def changed_licence(pair: Pair) -> Iterator[Found]:
     Fix: copy the file from the source as bytes.
     Seen: exporters that save a model again write no LICENSE at all.
     """
-    for name in _terms(pair.source.files.sizes):
+    for name in terms_in(pair.source.files.sizes):
         if name not in pair.checkpoint.files.sizes:
             yield Found(f"{name} of the source is missing; copy it.", file=name)
         elif not pair.same(name):

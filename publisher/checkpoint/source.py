@@ -59,6 +59,11 @@ class Source:
     private: bool | None = None
 
     @property
+    def gate(self) -> str | None:
+        """auto, manual or off; None for a folder."""
+        return None if self.gated is None else str(self.gated or "off")
+
+    @property
     def folder(self) -> Path | None:
         """The folder on this machine, where the source is one."""
         return self.files.root if isinstance(self.files, LocalFiles) else None

@@ -1,4 +1,4 @@
-"""`publisher verify`: a published repository against the manifest it carries; anybody can run it."""
+"""`publisher verify`: a published repository against what its publisher says; anybody can run it."""
 
 from __future__ import annotations
 
@@ -16,47 +16,46 @@ from publisher.units import format_bytes
 @parameters(
     click.argument("place"),
     click.option("--manifest", type=click.Path(path_type=Path), help="Compare with this publish.json instead."),
+    click.option(
+        "--source", metavar="SOURCE", help="Compare the licence with this folder or hf://org/name[@revision]."
+    ),
     format_option,
 )
-def command(place: str, manifest: Path | None, form: str) -> None:
-    """Compare PLACE, hf://org/name or folder:ROOT/org/name, with its manifest, byte for byte.
+def command(place: str, manifest: Path | None, source: str | None, form: str) -> None:
+    """Compare PLACE, hf://org/name or folder:ROOT/org/name, with what its manifest says.
 
-    Ends with 1 when anything differs.
+    Every file byte for byte; the licence files with those of the source commit; the gate with the one that was asked
+    for; the card's metadata with what the licence and the Hub ask. Ends with 1 when anything differs. What could not
+    be looked at, such as the licence of a source that is gone, is told and does not change the exit code.
     """
     from publisher import manifest as manifests
     from publisher import pipeline
-    from publisher.hub import comparison
+    from publisher.hub.verification import verify
 
     output = Output(form)
     target = pipeline.target_at(place)
-    if manifest is not None:
-        found = manifests.read(manifest)
-        differences = comparison.verify(target, found)
-    else:
-        found, differences = pipeline.verify(target)
-    settings = target.settings()
-    output.data(
-        {
-            "place": target.url,
-            "verified": not differences,
-            "differences": [difference.to_json() for difference in differences],
-            "files": len(found.files) + 1,
-            "bytes": found.size,
-            "root_digest": found.root_digest,
-            "settings": {"visibility": settings.visibility, "gate": settings.gate} if settings else None,
-        }
-    )
-    if settings is None:
+    given = manifests.read(manifest) if manifest is not None else None
+    found = verify(target, lambda: pipeline.files_at(place), manifest=given, source=source)
+    output.data({"place": target.url, **found.to_json()})
+    if found.settings is None:
         raise PublisherError(
             f"There is no repository at {target.url}.", hint="Check the name; `publisher push` makes it."
         )
-    for difference in differences:
+    for difference in found.differences:
         output.say(str(difference), "red")
-    if differences:
-        output.say(f"{target.url} differs from its manifest in {len(differences)} file(s)", "bold red")
+    for problem in found.problems:
+        output.say(f"{problem.check}: {problem.message}", "red")
+    for remark in (*found.warnings, *found.unchecked):
+        output.say(f"{remark.check}: {remark.message}", "yellow")
+    if not found.verified:
+        told = [
+            f"differs from its manifest in {len(found.differences)} file(s)" if found.differences else "",
+            f"has {len(found.problems)} problem(s) with licence, gate or card" if found.problems else "",
+        ]
+        output.say(f"{target.url} {' and '.join(filter(None, told))}", "bold red")
         raise click.exceptions.Exit(1)
     output.say(
-        f"{target.url} equals its manifest: {len(found.files) + 1} files, {format_bytes(found.size)}, {settings}; "
-        f"root digest {found.root_digest}",
+        f"{target.url} equals its manifest: {len(found.manifest.files) + 1} files, "
+        f"{format_bytes(found.manifest.size)}, {found.settings}; root digest {found.manifest.root_digest}",
         "bold green",
     )

@@ -27,6 +27,8 @@ class Evidence:
         card: None judges README.md when there is one, False leaves it alone, True expects it.
         gate: the gate the publication asks for: auto, manual or off.
         settings: the repository's settings as read back (`gated`, `private`), where they are known.
+        repo: `org/name` under which it is, or will be, published.
+        source_gate: the gate of the source's repository: auto, manual or off.
         sample: blocks per module that payload rules read, chosen with a fixed seed; None reads every one.
     """
 
@@ -36,6 +38,8 @@ class Evidence:
     card: bool | None = None
     gate: str | None = None
     settings: Mapping[str, Any] | None = None
+    repo: str | None = None
+    source_gate: str | None = None
     sample: int | None = None
 
     @property

@@ -13,6 +13,7 @@ from publisher.checkpoint.files import Files
 from publisher.checkpoint.open import Checkpoint
 from publisher.errors import PublisherError
 from publisher.subjects.evidence import CARD, PIECE, Evidence, Meter
+from publisher.subjects.terms import Terms, read_terms
 
 MANIFEST = "publish.json"
 SMALL = 64 << 20  # bytes of a side file whose digest is always taken
@@ -95,12 +96,14 @@ class Repository:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
-    """The card beside the source's card."""
+    """The card beside the source's card; gates are None where nobody knows them."""
 
     checkpoint: Checkpoint
     card: Card
     source: Checkpoint
     source_card: Card
+    gate: str | None = None
+    source_gate: str | None = None
 
 
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)(?:\r?\n)?^---[ \t]*\r?$", re.DOTALL | re.MULTILINE)
@@ -133,12 +136,12 @@ def read_card(files: Files, meter: Meter) -> Card:
 
 def read_publication(
     evidence: Evidence, kinds: Collection[type], meter: Meter
-) -> Iterator[Pair | Repository | Upstream]:
+) -> Iterator[Pair | Repository | Upstream | Terms]:
     """The source and the cards, as far as they are at hand and asked for."""
     checkpoint, source = evidence.checkpoint, evidence.source
     if Pair in kinds and source is not None:
         yield Pair(checkpoint=checkpoint, source=source, meter=meter)
-    if not {Repository, Upstream} & set(kinds):
+    if not {Repository, Upstream, Terms} & set(kinds):
         return
     card = read_card(checkpoint.files, meter)
     if Repository in kinds:
@@ -150,4 +153,21 @@ def read_publication(
             settings=evidence.settings,
         )
     if Upstream in kinds and source is not None:
-        yield Upstream(checkpoint=checkpoint, card=card, source=source, source_card=read_card(source.files, meter))
+        yield Upstream(
+            checkpoint=checkpoint,
+            card=card,
+            source=source,
+            source_card=read_card(source.files, meter),
+            gate=_gate(evidence),
+            source_gate=evidence.source_gate,
+        )
+    if Terms in kinds:
+        yield read_terms(checkpoint, card.metadata, card.text, evidence.repo, meter)
+
+
+def _gate(evidence: Evidence) -> str | None:
+    """The gate as read back, else the one asked for."""
+    if evidence.settings is None:
+        return evidence.gate
+    found = evidence.settings.get("gated")
+    return found if isinstance(found, str) and found else "off"

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.builders.edits import Edit
 from tests.builders.sources import SOURCES
+from tests.builders.terms import LICENSED
 from tests.builders.tiny import Tiny, compressed, kimi, llama, mixture, mxfp4, nvfp4
 from tests.builders.variants import VARIANTS
 
@@ -28,6 +29,7 @@ GOOD: dict[str, Callable[[], tuple[Tiny, Tiny]]] = {
     "kimi-ct-mxfp4": lambda: (s := kimi(), compressed(s, "mxfp4")),
     **VARIANTS,
     **SOURCES,
+    **LICENSED,
 }
 # What is well made and yet read by few engines; everything else here is silent.
 KNOWN = {"llama-awq": "CF03", "mixture-awq": "CF03", "int4-nvfp4": "NU14i"}

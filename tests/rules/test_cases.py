@@ -24,6 +24,7 @@ from tests.rules import (
     experts_cases,
     fusion_cases,
     kvcache_cases,
+    licence_cases,
     modelconfig_cases,
     modelopt_cases,
     names_cases,
@@ -59,6 +60,7 @@ FAMILIES = (
     numerics_cases,
     publication_cases,
     claims_cases,
+    licence_cases,
 )
 CASES = [case for family in FAMILIES for case in family.CASES]
 LEGITIMATE = [row for family in FAMILIES for row in family.LEGITIMATE]
