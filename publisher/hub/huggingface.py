@@ -213,6 +213,19 @@ class HuggingFaceTarget:
         """The commit at the head of the default branch."""
         return self._call("read its commit", lambda: self._api.model_info(self.repo).sha)
 
+    def ask(self, action: str, call: Callable[[HfApi], Result]) -> Result:
+        """Any other call of the client about this repository, repeated after failures that may pass.
+
+        Args:
+            action: completes "the Hub would not …".
+            call: gets the client, logged in as this target is.
+
+        Raises:
+            AccessError: the Hub refuses.
+            HubError: it cannot be reached, or fails.
+        """
+        return self._call(action, lambda: call(self._api))
+
     # --- preflight -------------------------------------------------------------------------------------------------
 
     def _may_write(self) -> None:

@@ -99,6 +99,8 @@ class Repo:
     private: bool = False
     gated: str | bool = False
     accepted: set[str] = field(default_factory=set)
+    asked: list[dict[str, Any]] = field(default_factory=list)  # access requests as the API lists them
+    hide_names: bool = False
     commits: list[tuple[str, str, dict[str, Stored]]] = field(default_factory=list)
 
     @property
@@ -119,6 +121,12 @@ class Repo:
         sha = hashlib.sha1(f"{self.id} {len(self.commits)} {title} {content}".encode()).hexdigest()
         self.commits.append((sha, title, files))
         return sha
+
+    def ask(self, user: str, *, email: str = "", **form: Any) -> None:
+        """Somebody fills in the gate's form, which is done in a browser."""
+        who = {"user": user, "fullname": user.title(), "email": email or f"{user}@example.org"}
+        made = {"requestId": f"{len(self.asked) + 1:024x}", "user": who, "status": "pending"}
+        self.asked.append(made | {"timestamp": "2026-01-01T00:00:00.000Z", "fields": form})
 
     def at(self, revision: str) -> tuple[str, dict[str, Stored]] | None:
         if revision == "main":
@@ -399,6 +407,45 @@ class LoopbackHub:
         self._writable(request, repo) if write else self._readable(request, repo)
         return Reply()
 
+    def access_list(self, request: Request, repo: str, state: str) -> Reply:
+        found = self._gated(request, repo)
+        listed = [item for item in found.asked if item["status"] == state]
+        if found.hide_names:
+            listed = [{key: value for key, value in item.items() if key != "user"} for item in listed]
+        return self._page(request, listed)
+
+    def access_handle(self, request: Request, repo: str) -> Reply:
+        found, body = self._gated(request, repo), request.json()
+        named = [
+            item
+            for item in found.asked
+            if body.get("user") == item["user"]["user"] or body.get("requestId") == item["requestId"]
+        ]
+        if not named or named[0]["status"] == body["status"]:
+            raise Refused(404, "No access request found")
+        named[0]["status"] = body["status"]
+        named[0]["reason"] = body.get("rejectionReason")
+        change = found.accepted.add if body["status"] == "accepted" else found.accepted.discard
+        change(named[0]["user"]["user"])
+        return Reply()
+
+    def access_grant(self, request: Request, repo: str) -> Reply:
+        found, user = self._gated(request, repo), request.json()["user"]
+        if user not in {known.name for known in self.users.values()}:
+            raise Refused(404, "User not found")
+        if user in found.accepted:
+            raise Refused(400, "User already has access")
+        found.accepted.add(user)
+        found.ask(user)
+        found.asked[-1] |= {"status": "accepted"}
+        return found_json({"success": True})
+
+    def _gated(self, request: Request, repo: str) -> Repo:
+        found = self._writable(request, repo)
+        if found.gated is False:
+            raise Refused(400, "This repo is not gated")
+        return found
+
     def info(self, request: Request, repo: str, rev: str = "") -> Reply:
         found = self._repo(request, repo)
         sha, files = self._revision(found, rev)
@@ -598,6 +645,9 @@ ROUTES: list[tuple[str, str, Callable[..., Reply]]] = [
     ("POST", r"/api/repos/create", LoopbackHub.create),
     ("POST", r"/api/validate-yaml", LoopbackHub.validate_yaml),
     ("PUT", rf"/api/models/{ID}/settings", LoopbackHub.put_settings),
+    ("GET", rf"/api/models/{ID}/user-access-request/(?P<state>pending|accepted|rejected)", LoopbackHub.access_list),
+    ("POST", rf"/api/models/{ID}/user-access-request/handle", LoopbackHub.access_handle),
+    ("POST", rf"/api/models/{ID}/user-access-request/grant", LoopbackHub.access_grant),
     ("GET", rf"/api/models/{ID}/auth-check(?P<write>/write)?", LoopbackHub.auth_check),
     ("GET", rf"/api/models/{ID}/refs", LoopbackHub.refs),
     ("GET", rf"/api/models/{ID}/commits/{REV}", LoopbackHub.commits),
