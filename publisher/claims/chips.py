@@ -22,6 +22,7 @@ _ONLY = re.compile(
     r"\b(?:runs?|works?|loads?|serves?|supported) (?:exclusively |only )(?:on|by)\b|\bonly (?:runs?|works?"
     r"|loads?) on\b|\brequires? (?:an? )?(?:NVIDIA )?(?=Blackwell|B200)"
 )
+_OPEN = re.compile(r"\b(?:if|unless|untested|not tested|not been tested)\b", re.I)
 _NATIVE = re.compile(r"\bnative(?:ly)?\b", re.I)
 _NEGATED = re.compile(
     r"\b(?:no|not|non|without|lacks?|isn't|never)\b[ -](?:\w+ ){0,3}?native|\bnative(?:ly)?\b[^.;]{0,40}\bnot\b", re.I
@@ -59,19 +60,18 @@ def judge(document: Document, facts: Facts) -> Iterator[Doubt]:
 
 def _cannot(sentence: Sentence, named: list[tuple[str, str, str]]) -> Iterator[Doubt]:
     match = _CANNOT.search(sentence.whole)
-    able = [(name, how, note) for name, how, note in named if how in ("native", "weight-only", "emulated")]
-    if match is None or not able or re.search(r"\bif\b|\bnot tested\b|\buntested\b|\bunless\b", sentence.whole):
+    if match is None or _OPEN.search(sentence.whole) or _FASTER.search(sentence.whole, match.end()):
         return
     before = sentence.whole[: match.start()]
-    told = [
-        (name, how, note) for name, how, note in able if any(p.search(before) for n, p, _ in _families() if n == name)
-    ]
-    if told:
-        name, how, note = told[0]
-        fact = f"engines load this format on {name}, {how} ({TABLE}): {note.rstrip('.')}"
+    for name, pattern, _ in _families():
+        row = next((row for row in named if row[0] == name), None)
+        if row is None or row[1] == "unverified" or (row[1] == "native" and not pattern.search(before)):
+            continue
+        fact = f"engines load this format on {name}, {row[1]} ({TABLE}): {row[2].rstrip('.')}"
         yield doubt(
-            HARDWARE, sentence.line, sentence.whole, fact, "Say that it runs there without FP4 arithmetic", WARNING
+            HARDWARE, sentence.line, sentence.whole, fact, "Say what runs there, and what FP4 arithmetic needs", WARNING
         )
+        return
 
 
 def _exclusive(sentence: Sentence, form: str, support: Mapping[str, tuple[str, str]]) -> Iterator[Doubt]:

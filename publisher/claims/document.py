@@ -16,16 +16,20 @@ from dataclasses import dataclass, field
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-MAX_CARD = 512 << 10  # characters of a card that are looked at
+MAX_CARD = 256 << 10  # characters of a card that are looked at
 MAX_PASSAGES = 20_000
 MAX_TEXT = 20_000  # characters of one paragraph
+MAX_SENTENCE = 1_000  # characters; nobody claims anything beyond
 MAX_ROWS = 1_000
 _FRONT = re.compile(r"\A---[ \t]*\n(?:.*?\n)?---[ \t]*(?:\n|\Z)", re.DOTALL)
 _LINK = re.compile(r"!?\[([^\[\]\n]{0,200})\]\([^()\s]{0,300}(?:\s\"[^\"\n]{0,100}\")?\)")
-_TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,200}>|<https?://([^<>\s]{0,300})>")
+_TAG = re.compile(r"<https?://([^<>\s]{0,300})>|</?[A-Za-z][^<>\n]{0,200}>")
 _MARKS = re.compile(r"\*\*|__|~~|`+|\\(?=[!-/:-@\[-`{-~])")
 # A stop ends a sentence where a capital, a bracket or code follows; a number's or an abbreviation's does not.
-_STOP = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!vs\.)(?:\*\*)?\s+(?=[A-Z\"'(*`\[])|;\s+|\s+[\u2014\u2013]\s+")
+_STOP = re.compile(
+    r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!vs\.)(?:\*\*)?\s{1,9}(?=[A-Z\"'(*`\[])"
+    r"|;\s{1,9}|\s{1,9}[\u2014\u2013]\s{1,9}|(?: {2,9}|\\)\n|\n(?=\*\*)|<br\s?/?>"
+)
 _LABEL = re.compile(r"\s{0,9}([^:.;|]{2,80}):\s+(?=\S)")
 
 
@@ -199,7 +203,7 @@ def sentences(raw: str, line: int, *, label: str = "", heading: str = "") -> Ite
     begin = 0
     ends = [*((stop.start(), stop.end()) for stop in _STOP.finditer(raw)), (len(raw), len(raw))]
     for end, after in ends:
-        text = plain(raw[begin:end])
+        text = plain(raw[begin : min(end, begin + MAX_SENTENCE)])
         if text:
             own = _LABEL.match(text)
             yield Sentence(

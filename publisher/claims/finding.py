@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from publisher.findings import ERROR, Severity
 
-MAX_QUOTE = 110
+MAX_QUOTE = 160
 NUMBER, STATEMENT, PARTIES, PROTOCOL, COMMAND, HARDWARE = (
     "number", "statement", "parties", "protocol", "command", "hardware",
 )  # fmt: skip

@@ -21,7 +21,7 @@ from publisher.claims.finding import Doubt, doubt
 OTHERS = re.compile(
     r"\b(?:source(?:'s)?|upstream|original(?:ly)?|base(?:line)?|reference|versus|vs|than|compared|INT4"
     r"|int4|BF16 (?:model|"
-    r"weights|checkpoint)|unquantized model|future|would|could|instead|GPTQ|AWQ|if)\b"
+    r"weights|checkpoint)|unquantized model|future|would|could|instead|GPTQ|AWQ)\b"
 )
 _UNITS = {"kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BINARY = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}

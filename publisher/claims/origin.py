@@ -33,7 +33,7 @@ _LEADING_REPO = re.compile(rf"\s{{0,3}}{_REPO}(?![\w/])")
 _LICENCE_LABEL = re.compile(r"licen[cs]e(?:/terms of use)?", re.I)
 _LICENCE = re.compile(
     r"\b(?:licensed under|released under|governed by|distributed under"
-    r"|under) (?:the )?(?:terms of )?(?:the )?(?:upstream )?(?P<name>[^.;]{2,80})",
+    r"|under) (?:the )?(?:terms of )?(?:the )?(?:upstream )?(?P<name>(?:[^.;]|\.(?=\d)){2,80})",
     re.I,
 )
 # Families of licences by the words cards, metadata and the texts themselves use; the first that matches counts.

@@ -1,4 +1,4 @@
-"""`publisher card`: the model card, rendered from the files."""
+"""`publisher card`: the model card, rendered from the files, and any card compared with the files it speaks of."""
 
 from __future__ import annotations
 
@@ -7,12 +7,49 @@ from pathlib import Path
 import click
 
 from publisher.cli import parameters
-from publisher.cli.output import Output, format_option
+from publisher.cli.options import ignore_option, parse_waivers
+from publisher.cli.output import (
+    Display,
+    Output,
+    format_option,
+    report_format_option,
+    report_option,
+    tell_report,
+    verbose_option,
+)
 from publisher.errors import PublisherError
 
+# Rules that contradict what a card says, and those that ask for what it leaves out.
+CONTRADICTED = ("LC04", "LC05", "LC09", "LC12", "LC13")
+LEFT_OUT = ("LC08", "LC10", "LC11")
 
-@click.command(
-    "card", epilog="Example: publisher card ./checkpoint --source hf://org/model --card card.toml > README.md"
+
+class Card(click.Group):
+    """`card PATH` renders, as it always did; `card lint PATH` compares."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `render` before arguments that name no other part of the verb."""
+        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+            args = ["render", *args]
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The help of both parts, the one without a name first."""
+        for name, part in self.commands.items():
+            if name == "render":
+                part.format_help(click.Context(part, info_name=ctx.info_name, parent=ctx.parent), formatter)
+            else:
+                formatter.write("\n")
+                part.format_help(click.Context(part, info_name=name, parent=ctx), formatter)
+
+
+@click.group("card", cls=Card)
+def command() -> None:
+    """Render a checkpoint's model card, or compare a card with the files it speaks of."""
+
+
+@command.command(
+    "render", epilog="Example: publisher card ./checkpoint --source hf://org/model --card card.toml > README.md"
 )
 @parameters(
     click.argument("path"),
@@ -23,7 +60,7 @@ from publisher.errors import PublisherError
     click.option("--write", is_flag=True, help="Write README.md into the folder instead of printing it."),
     format_option,
 )
-def command(path: str, source: str, card: Path | None, repo: str | None, gate: str, write: bool, form: str) -> None:
+def render_card(path: str, source: str, card: Path | None, repo: str | None, gate: str, write: bool, form: str) -> None:
     """Render the model card of the checkpoint at PATH, a folder or hf://org/name[@revision], and print it.
 
     The rules are run first, so that the card can say how they ended: on headers and scales of a folder, on the headers
@@ -65,3 +102,67 @@ def command(path: str, source: str, card: Path | None, repo: str | None, gate: s
         output.data({"card": text, "publishable": report.publishable})
     else:
         click.echo(text, nl=False)
+
+
+@command.command(
+    "lint", epilog="Examples: publisher card lint ./checkpoint   publisher card lint hf://org/name --card README.new.md"
+)
+@parameters(
+    click.argument("path"),
+    click.option("--card", type=click.Path(path_type=Path), help="Another card than the README.md beside the files."),
+    click.option("--source", help="What it was quantized from: a folder or hf://org/name[@revision]."),
+    click.option("--complete", is_flag=True, help="Also say what the card leaves out: tags, attribution, protocol."),
+    ignore_option,
+    report_format_option,
+    report_option,
+    verbose_option,
+)
+def lint_card(
+    path: str,
+    card: Path | None,
+    source: str | None,
+    complete: bool,
+    waivers: tuple[str, ...],
+    form: str,
+    reports: tuple[str, ...],
+    verbose: bool,
+) -> None:
+    """Compare what a card says with the checkpoint at PATH, a folder or hf://org/name[@revision].
+
+    Any card, not only ours: its numbers, statements, tables, quoted configuration, commands and words on GPUs, against
+    the headers and the configuration and against one another. What is not understood is not judged; a figure is wrong
+    only beyond its rounding. Ends with 1 when errors are left without a waiver.
+    """
+    import dataclasses
+
+    from publisher import jsonio, rules
+    from publisher.checkpoint.replaced import Replaced
+    from publisher.cli.reading import Reading
+    from publisher.reports.files import destinations
+    from publisher.subjects import CARD, Evidence
+
+    output, wanted = Output(form), destinations(reports)
+    with Display(output) as display:
+        reading = Reading(display, "lint")
+        place, checkpoint = reading.open(path)
+        original, before = reading.open(source) if source else (None, None)
+        if card is not None:
+            contents = {CARD: jsonio.read_bytes(card)}
+            checkpoint = dataclasses.replace(checkpoint, files=Replaced(checkpoint.files, contents))
+        if CARD not in checkpoint.files.sizes:
+            raise PublisherError(f"There is no {CARD} at {path}.", hint="Name a card with --card FILE.")
+        evidence = Evidence(
+            checkpoint=checkpoint, source=before, base_model=original.repo if original else None, card=True
+        )
+        with reading.interruptible():
+            report = rules.run(
+                evidence,
+                level="headers",
+                select=CONTRADICTED + (LEFT_OUT if complete else ()),
+                waivers=parse_waivers(waivers),
+                left_out="not about what the card says",
+            )
+        report = dataclasses.replace(reading.counted(report), engines=())
+    label = path if place.folder else place.label
+    tell_report(output, report, evidence.checkpoint, label=label, level="headers", wanted=wanted, verbose=verbose)
+    raise click.exceptions.Exit(0 if report.publishable else 1)
