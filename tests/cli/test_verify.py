@@ -1,17 +1,57 @@
-"""`publisher verify`: a published tree against its manifest."""
+"""`publisher verify`: a published tree against its manifest, its source's licence, its gate, its card."""
 
 from __future__ import annotations
 
+import json
 import shutil
+from pathlib import Path
+
+import pytest
 
 from tests.cli.conftest import Workspace
 
+PLACE = "folder:out/demo/tiny-fp4"
 
-def test_verify_names_the_file_that_differs(pushed: Workspace, workspace: Workspace) -> None:
+
+@pytest.fixture
+def copied(pushed: Workspace, workspace: Workspace) -> Workspace:
     shutil.copytree(pushed.folder / "out", workspace.folder / "out")
-    (workspace.tree / "LICENSE").write_bytes(b"edited")
-    done = workspace.publisher("verify", "folder:out/demo/tiny-fp4", code=1)
+    return workspace
+
+
+def test_verify_names_the_file_that_differs(copied: Workspace) -> None:
+    (copied.tree / "LICENSE").write_bytes(b"edited")
+    done = copied.publisher("verify", PLACE, code=1)
     assert "LICENSE" in done.out
-    shutil.rmtree(workspace.folder / "out")
-    workspace.publisher("verify", "folder:out/demo/tiny-fp4", code=4)
-    workspace.publisher("verify", "somewhere", code=2)
+    shutil.rmtree(copied.folder / "out")
+    copied.publisher("verify", PLACE, code=4)
+    copied.publisher("verify", "somewhere", code=2)
+
+
+def test_licence_gate_and_card_are_compared_too(copied: Workspace) -> None:
+    found = copied.publisher("verify", PLACE, "--format", "json").json
+    assert (found["verified"], found["problems"]) == (True, [])
+    assert [entry["check"] for entry in found["not_checked"]] == ["licence"], "the source was a folder"
+    assert json.loads((copied.tree / "publish.json").read_text())["gate"] == "manual"
+    found = copied.publisher("verify", PLACE, "--source", "./source", "--format", "json").json
+    assert (found["verified"], found["not_checked"]) == (True, [])
+
+    (copied.source / "LICENSE").write_bytes(b"what upstream says")
+    done = copied.publisher("verify", PLACE, "--source", "./source", code=1)
+    assert "licence: LICENSE differs from the source" in done.out
+    _set(copied.folder / "out/demo/tiny-fp4/settings.json", gate="off")
+    done = copied.publisher("verify", PLACE, code=1)
+    assert "gate: The gate is off, the manifest says manual." in done.out
+    assert "1 problem(s)" in done.out
+
+
+def test_a_manifest_kept_elsewhere_is_believed_instead(copied: Workspace) -> None:
+    kept = copied.folder / "kept.json"
+    shutil.copy(copied.tree / "publish.json", kept)
+    (copied.tree / "publish.json").unlink()
+    done = copied.publisher("verify", PLACE, "--manifest", str(kept), "--format", "json", code=1)
+    assert [entry["path"] for entry in done.json["differences"]] == ["publish.json"]
+
+
+def _set(path: Path, **changes: str) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
