@@ -12,11 +12,11 @@ from publisher.plan.model import Plan
 
 @dataclass(frozen=True, slots=True)
 class Native:
-    """NVFP4 in modelopt's layout (weights only) and MXFP4 in Quark's, with torch alone."""
+    """NVFP4 in modelopt's layout, MXFP4 in Quark's, both in compressed-tensors', with torch alone."""
 
     name: str = "native"
     formats: tuple[str, ...] = ("nvfp4", "mxfp4")
-    layouts: tuple[str, ...] = ("modelopt", "quark")
+    layouts: tuple[str, ...] = ("modelopt", "quark", "compressed-tensors")
 
     def available(self) -> str | None:
         """None when torch is there."""

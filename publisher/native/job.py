@@ -16,11 +16,12 @@ from publisher.errors import PublisherError
 from publisher.formats import LAYOUTS, Layout
 
 ENGINE = "native"
-# format: layout, modes, how activations may be declared (nothing is calibrated here)
-ABILITIES: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "nvfp4": ("modelopt", ("max",), ("none",)),
-    "mxfp4": ("quark", ("even", "floor", "ceil", "ceil6"), ("dynamic", "none")),
+# format: layout: modes; nothing is calibrated here
+ABILITIES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "nvfp4": {"modelopt": ("max",), "compressed-tensors": ("max",)},
+    "mxfp4": {"quark": ("even", "floor", "ceil", "ceil6"), "compressed-tensors": ("even",)},
 }
+ACTIVATIONS = {"nvfp4": ("none",), "mxfp4": ("dynamic", "none")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,11 @@ class Job:
     def stored(self) -> Layout:
         """How this layout stores this format."""
         return LAYOUTS[self.layout, self.format]
+
+    @property
+    def producer(self) -> str:
+        """Whose arithmetic it is written in, a key of the formats' `POLICIES`."""
+        return "compressed-tensors" if self.layout == "compressed-tensors" else "native"
 
 
 def read_job(path: Path) -> Job:
@@ -80,8 +86,10 @@ def read_job(path: Path) -> Job:
 def _problems(raw: Mapping[str, Any]) -> Iterator[str]:
     if raw["engine"] != ENGINE:
         yield f"the job is for the engine {raw['engine']!r}, this is {ENGINE!r}"
-    layout, modes, activations = ABILITIES[raw["format"]]
-    for key, able in (("layout", (layout,)), ("mode", modes), ("activations", activations)):
+    form = raw["format"]
+    layouts, activations = ABILITIES[form], ACTIVATIONS[form]
+    modes = layouts.get(raw["layout"], next(iter(layouts.values())))
+    for key, able in (("layout", tuple(layouts)), ("mode", modes), ("activations", activations)):
         if raw[key] not in able:
             yield f"{key} {raw[key]!r} with {raw['format']} is not what this engine does ({', '.join(able)})"
     if raw["kv_cache"] == "fp8":

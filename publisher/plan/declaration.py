@@ -2,8 +2,9 @@
 
 The list is derived from the decisions, never copied from a recipe, and spelled so that every reader takes it alike:
 full names, `prefix*` for a subtree that is kept whole (`prefix.*` where a sibling's name begins the same, and always
-after a number, because `layers.1*` also means layer 10). Blocks as modelopt 0.47's `convert_hf_quant_config_format` and
-Quark 0.13's exporter write them; the keys vLLM and SGLang insist on are there even where they are empty.
+after a number, because `layers.1*` also means layer 10). Blocks as modelopt 0.47's `convert_hf_quant_config_format`,
+Quark 0.13's exporter and compressed-tensors 0.20's presets write them; the keys vLLM and SGLang insist on are there
+even where they are empty.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import bisect
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from publisher.checkpoint.modules import class_of
@@ -21,6 +22,7 @@ from publisher.plan.proof import INNER, moe_module
 
 MODELOPT_VERSION = "0.47.0"  # the exporter whose layout this is
 QUARK_VERSION = "0.13"
+COMPRESSED_VERSION = "0.20.0"
 MANY = 48  # more kept modules of one class than this are written as one anchored regex in Quark's list
 
 
@@ -31,12 +33,13 @@ def exclude_list(layout: str, quantized: Iterable[str], kept: Iterable[str]) -> 
     """The exclude list of a layout, in natural order.
 
     Args:
-        layout: modelopt or quark.
+        layout: modelopt, quark or compressed-tensors.
         quantized: modules that are quantized.
         kept: linear and embedding modules that are not.
     """
     quantized, kept = sorted(quantized), sorted(set(kept))
-    entries = _modelopt(quantized, kept) if layout == "modelopt" else _quark(quantized, kept)
+    globs = layout == "modelopt"
+    entries = _modelopt(quantized, kept) if globs else _named(quantized, kept, literal=layout == "quark")
     return tuple(sorted(dict.fromkeys(entries), key=_natural))
 
 
@@ -93,8 +96,15 @@ def _begins(ordered: Sequence[str], prefix: str) -> bool:
     return index < len(ordered) and ordered[index].startswith(prefix)
 
 
-def _quark(quantized: Sequence[str], kept: Sequence[str]) -> Iterable[str]:
-    """Full names; all experts of a layer as one entry; a class kept whole in many layers as one anchored regex."""
+def _named(quantized: Sequence[str], kept: Sequence[str], *, literal: bool) -> Iterable[str]:
+    """Full names; all experts of a layer as one entry; a class kept whole in many layers as one anchored regex.
+
+    Args:
+        quantized: modules that are quantized.
+        kept: modules that are not.
+        literal: a wrapped model's names stand as they are (SGLang builds Quark's with the prefix); otherwise as regexes
+            that read the same without it (SGLang drops it for compressed-tensors).
+    """
     units = dict.fromkeys(moe_module(name) or name for name in kept)
     busy = {class_of(moe_module(name) or name) for name in quantized}
     counts = Counter(map(class_of, units))
@@ -104,11 +114,12 @@ def _quark(quantized: Sequence[str], kept: Sequence[str]) -> Iterable[str]:
         many = counts[kind] > MANY and kind not in busy
         body = re.escape(kind).replace(r"\*", r"\d+") if many else re.escape(unit)
         tail = r"(\..*)?" if unit in experts else ""
-        yield f"re:^{_with_or_without(body)}{tail}$" if many or tail else unit
+        wrapped = unit.startswith(INNER) and not literal
+        yield f"re:^{_with_or_without(body)}{tail}$" if many or tail or wrapped else unit
 
 
 def _with_or_without(body: str) -> str:
-    """A regex that reads the same where an engine builds the language model without its wrapper's prefix (ATOM)."""
+    """A regex that reads the same where an engine builds the language model without its wrapper's prefix."""
     prefix = re.escape(INNER)
     return f"({prefix})?{body.removeprefix(prefix)}" if body.startswith(prefix) else body
 
@@ -118,7 +129,7 @@ def _with_or_without(body: str) -> str:
 
 def quantization_config(recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any]:
     """The block for `config.json`."""
-    return _modelopt_block(recipe, exclude) if recipe.layout == "modelopt" else _quark_block(recipe, exclude)
+    return _BLOCKS[recipe.layout](recipe, exclude)
 
 
 def hf_quant_config(recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any] | None:
@@ -206,3 +217,43 @@ def _quark_tensor(recipe: Recipe) -> Mapping[str, Any]:
         "observer_cls": "PerBlockMXObserver",
         "is_scale_quant": False,
     }
+
+
+def _compressed_block(recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any]:
+    """The library's presets NVFP4, NVFP4A16, MXFP4 and MXFP4A16; `dynamic: local` is a stored global scale."""
+    two_level = recipe.format == "nvfp4"
+    form = f"{recipe.format}-pack-quantized"
+    weights = {
+        "num_bits": 4,
+        "type": "float",
+        "symmetric": True,
+        "group_size": FORMATS[recipe.format].block,
+        "strategy": "tensor_group" if two_level else "group",
+        "dynamic": False,
+        "scale_dtype": "torch.float8_e4m3fn" if two_level else "torch.uint8",
+    }
+    inputs: dict[str, Any] | None = None
+    if recipe.activations != "none":
+        inputs = {**weights, **(_LOCAL if two_level else _DYNAMIC)}
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs, "output_activations": None}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": form,
+        "config_groups": {"group_0": {**group, "format": form}},
+        "ignore": list(exclude),
+        "kv_cache_scheme": None,
+        "quantization_status": "compressed",
+        "global_compression_ratio": None,
+        "sparsity_config": {},
+        "transform_config": {},
+        "version": COMPRESSED_VERSION,
+    }
+
+
+_LOCAL: Mapping[str, Any] = {"dynamic": "local", "observer": "static_minmax"}
+_DYNAMIC: Mapping[str, Any] = {"dynamic": True}
+_BLOCKS: Mapping[str, Callable[[Recipe, Sequence[str]], dict[str, Any]]] = {
+    "modelopt": _modelopt_block,
+    "quark": _quark_block,
+    "compressed-tensors": _compressed_block,
+}

@@ -19,6 +19,7 @@ from publisher.matching import (
     Matcher,
     PartlyFused,
     PatternError,
+    SglangCompressed,
     SglangModelopt,
     SglangQuark,
     TensorrtNew,
@@ -59,7 +60,7 @@ def disagreements(layout: str, entries: Sequence[str], quantized: Iterable[str],
     """What a reader of the list would understand otherwise than the plan, one sentence for each reader.
 
     Args:
-        layout: modelopt or quark.
+        layout: modelopt, quark or compressed-tensors.
         entries: the exclude list.
         quantized: modules the plan quantizes.
         kept: modules the plan keeps.
@@ -127,6 +128,14 @@ def _tensorrt(entries: Sequence[str], facts: Mapping[str, Any]) -> Iterator[tupl
     yield TensorrtNew(entries, facts["fused"]), False
 
 
+def _exact(entries: Sequence[str], facts: Mapping[str, Any]) -> Iterator[tuple[Matcher, bool]]:
+    yield VllmExactOrRegex(entries, facts["fused"], moe_children=False), False
+
+
+def _sglang_compressed(entries: Sequence[str], facts: Mapping[str, Any]) -> Iterator[tuple[Matcher, bool]]:
+    yield SglangCompressed(entries, facts["fused"]), True
+
+
 def _atom(entries: Sequence[str], facts: Mapping[str, Any]) -> Iterator[tuple[Matcher, bool]]:
     yield Atom(entries, facts["fused"], children=True), False
 
@@ -138,6 +147,9 @@ _MATCHERS = {
     ("quark", "vllm"): _quark,
     ("quark", "sglang"): _sglang_quark,
     ("quark", "atom"): _atom,
+    ("compressed-tensors", "vllm"): _exact,
+    ("compressed-tensors", "sglang"): _sglang_compressed,
+    ("compressed-tensors", "tensorrt-llm"): _tensorrt,
 }
 
 

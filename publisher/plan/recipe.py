@@ -20,6 +20,7 @@ MAX_RECIPE = 4 << 20
 HUB_SOURCE = re.compile(r"hf://[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[A-Za-z0-9][\w./-]{0,199})?")
 ENGINES = ("vllm", "sglang")
 MODES = {"nvfp4": ("max",), "mxfp4": ("even", "floor", "ceil")}
+COMPRESSED_MODES = {"nvfp4": ("max",), "mxfp4": ("even",)}  # what compressed-tensors computes, and has no word for
 DEFAULT_LAYOUT = {"nvfp4": "modelopt", "mxfp4": "quark"}
 _UNITS = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3, "ki": 1024, "Mi": 1024**2, "Gi": 1024**3}
 
@@ -137,18 +138,19 @@ def _place(recipe: Recipe) -> Iterator[str]:
 
 def _layout(recipe: Recipe) -> Iterator[str]:
     pair = (recipe.format, recipe.layout)
-    if recipe.layout == "compressed-tensors":
-        yield "`layout`: compressed-tensors is not available in this version; use " + DEFAULT_LAYOUT[recipe.format]
-    elif not any(recipe.format in jsonio.data(f"engines/{name}.json")["loads"][recipe.layout] for name in ENGINES):
+    modes = COMPRESSED_MODES if recipe.layout == "compressed-tensors" else MODES
+    if not any(recipe.format in jsonio.data(f"engines/{name}.json")["loads"][recipe.layout] for name in ENGINES):
         yield f"`layout`: no serving engine loads {recipe.format} in {recipe.layout} layout; use quark"
     elif pair == ("nvfp4", "quark"):
         yield "`layout`: NVFP4 in quark layout is not available in this version; use modelopt"
     if recipe.mode in ("mse", "four-over-six") and recipe.format == "nvfp4":
         yield f"`mode`: {recipe.mode} is not available in this version; use max"
-    elif recipe.mode == "ceil6" and recipe.format == "mxfp4":
+    elif recipe.mode == "ceil6" and recipe.layout == "quark":
         yield "`mode`: quark layout has no name for ceil6 in its configuration; use even, floor or ceil"
-    elif recipe.mode not in MODES[recipe.format]:
-        yield f"`mode`: {recipe.mode} has no meaning for {recipe.format}; use {' or '.join(MODES[recipe.format])}"
+    elif recipe.mode not in MODES[recipe.format] and recipe.mode != "ceil6":
+        yield f"`mode`: {recipe.mode} has no meaning for {recipe.format}; use {' or '.join(modes[recipe.format])}"
+    elif recipe.mode not in modes[recipe.format]:
+        yield f"`mode`: {recipe.layout} layout has no name for {recipe.mode}; use {' or '.join(modes[recipe.format])}"
 
 
 def _engine(recipe: Recipe) -> Iterator[str]:
@@ -156,6 +158,8 @@ def _engine(recipe: Recipe) -> Iterator[str]:
         yield f"`engine`: {recipe.engine} is not available in this version; use native or modelopt"
     if recipe.engine == "modelopt" and recipe.format == "mxfp4":
         yield "`engine`: what modelopt exports as MXFP4 no serving engine loads; use native"
+    elif recipe.engine == "modelopt" and recipe.layout != "modelopt":
+        yield f"`engine`: modelopt does not write {recipe.layout} layout; use native"
 
 
 def _activations(recipe: Recipe) -> Iterator[str]:
@@ -163,8 +167,8 @@ def _activations(recipe: Recipe) -> Iterator[str]:
         yield "`activations`: MXFP4 computes activation scales when serving; use dynamic, or none for weight-only"
     if recipe.format == "nvfp4" and recipe.activations == "dynamic":
         yield (
-            "`activations`: NVFP4 in modelopt layout needs stored activation scales, vLLM reads uninitialised memory "
-            "without; use calibrated with engine modelopt, or none for weight-only (W4A16)"
+            "`activations`: NVFP4 needs stored activation scales, vLLM reads uninitialised memory without; use "
+            "calibrated with engine modelopt, or none for weight-only (W4A16)"
         )
     if recipe.format == "nvfp4" and recipe.activations == "calibrated" and recipe.engine == "native":
         yield (
@@ -178,6 +182,11 @@ def _kv_cache(recipe: Recipe) -> Iterator[str]:
         return
     if recipe.layout == "quark":
         yield f"`kv_cache`: {recipe.kv_cache} in quark layout is not available in this version; use none"
+    elif recipe.layout == "compressed-tensors":
+        yield (
+            f"`kv_cache`: {recipe.kv_cache} in compressed-tensors layout means stored scales, which engine native "
+            "cannot measure; use none"
+        )
     elif recipe.kv_cache == "fp8" and recipe.engine == "native":
         yield "`kv_cache`: engine native cannot measure KV scales; use fp8-cast (scale 1) or none, or engine modelopt"
 

@@ -10,7 +10,7 @@ from publisher.engines.native import Native
 
 def test_it_makes_both_formats_in_the_layout_each_is_served_in() -> None:
     assert Native().formats == ("nvfp4", "mxfp4")
-    assert Native().layouts == ("modelopt", "quark")
+    assert Native().layouts == ("modelopt", "quark", "compressed-tensors")
 
 
 def test_its_program_exists() -> None:

@@ -22,12 +22,21 @@ def test_a_job_is_read(job: Write, tmp_path: Path) -> None:
     assert [role.suffix for role in read.stored.roles if role.required] == ["weight", "weight_scale", "weight_scale_2"]
 
 
+def test_compressed_tensors_is_written_in_its_own_arithmetic(job: Write, tmp_path: Path) -> None:
+    for form, suffixes in (("nvfp4", ["packed", "scale", "global_scale"]), ("mxfp4", ["packed", "scale"])):
+        change = {"format": form, "layout": "compressed-tensors"}
+        read = read_job(job(tmp_path / "job.json", Path("/src"), ["a"], **change))
+        assert [r.suffix for r in read.stored.roles if r.required] == [f"weight_{suffix}" for suffix in suffixes]
+        assert read.producer == "compressed-tensors"
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"engine": "modelopt"}, ["modelopt", "native"]),
         ({"mode": "mse"}, ["mse", "max"]),
         ({"format": "mxfp4", "layout": "modelopt"}, ["layout 'modelopt'", "quark"]),
+        ({"format": "mxfp4", "layout": "compressed-tensors", "mode": "ceil"}, ["mode 'ceil'", "even"]),
         ({"activations": "calibrated"}, ["calibrated"]),
         ({"kv_cache": "fp8"}, ["calibration"]),
         ({"groups": {"g": ["other"]}}, ["other", "not to be quantized"]),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from publisher import jsonio
 from publisher.checkpoint.open import open_checkpoint
 from publisher.checkpoint.quantconfig import parse_declaration
 from publisher.plan.decide import make_plan
@@ -144,6 +145,39 @@ def test_quark_block_has_what_vllm_and_sglang_crash_without(recipe: Any) -> None
     assert weight_only["global_quant_config"]["input_tensors"] is None
     assert parse_declaration(block, "here").format == "mxfp4"
     json.dumps(block, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "preset"),
+    [
+        ({}, "NVFP4A16"),
+        ({"format": "mxfp4"}, "MXFP4"),
+        ({"format": "mxfp4", "activations": "none"}, "MXFP4A16"),
+    ],
+)
+def test_compressed_tensors_blocks_are_its_own_presets(recipe: Any, change: dict[str, Any], preset: str) -> None:
+    from compressed_tensors.quantization import QuantizationConfig, preset_name_to_scheme
+
+    made = recipe(layout="compressed-tensors", **change)
+    block = quantization_config(made, EXCLUDE)
+    read: Any = QuantizationConfig.model_validate(json.loads(json.dumps(block)))
+    wanted = preset_name_to_scheme(preset, ["Linear"])
+    scheme = read.config_groups["group_0"]
+    assert scheme.model_dump(mode="json") == {**wanted.model_dump(mode="json"), "format": block["format"]}
+    assert (read.ignore, read.quantization_status.value) == (EXCLUDE, "compressed")
+    assert jsonio.problems(block, "compressed-tensors") == []
+    assert hf_quant_config(made, EXCLUDE) is None
+    ours = parse_declaration(block, "here")
+    assert (ours.dialect, ours.format, ours.flaws) == ("compressed-tensors", made.format, ())
+    assert (ours.activations, ours.kv_cache) == (made.activations, None)
+
+
+def test_a_wrapped_model_is_named_so_that_sglang_finds_it() -> None:
+    """SGLang 0.5.23 builds Kimi's language model without `language_model.` where the layout is compressed-tensors."""
+    entries = exclude_list(
+        "compressed-tensors", ["language_model.model.layers.0.mlp.up_proj"], ["language_model.lm_head"]
+    )
+    assert entries == (r"re:^(language_model\.)?lm_head$",)
 
 
 @pytest.mark.engine

@@ -34,11 +34,12 @@ def model(chosen: set[tuple[int, str]], prefix: str, count: int = 12) -> tuple[l
     return quantized, kept
 
 
+LAYOUTS = ["modelopt", "quark", "compressed-tensors"]
 CHOICES = st.sets(st.tuples(st.integers(0, 11), st.sampled_from(sorted(UNITS))), min_size=1)
 
 
 @settings(max_examples=60, deadline=None)
-@given(chosen=CHOICES, prefix=st.sampled_from(["", "language_model."]), layout=st.sampled_from(["modelopt", "quark"]))
+@given(chosen=CHOICES, prefix=st.sampled_from(["", "language_model."]), layout=st.sampled_from(LAYOUTS))
 def test_every_choice_of_whole_layers_can_be_written_and_proven(
     chosen: set[tuple[int, str]], prefix: str, layout: str
 ) -> None:
@@ -49,7 +50,7 @@ def test_every_choice_of_whole_layers_can_be_written_and_proven(
 
 
 @settings(max_examples=60, deadline=None)
-@given(chosen=CHOICES, index=st.integers(0, 1000), layout=st.sampled_from(["modelopt", "quark"]))
+@given(chosen=CHOICES, index=st.integers(0, 1000), layout=st.sampled_from(LAYOUTS))
 def test_an_entry_lost_on_the_way_is_caught(chosen: set[tuple[int, str]], index: int, layout: str) -> None:
     quantized, kept = model(chosen, "")
     entries = list(exclude_list(layout, quantized, kept))

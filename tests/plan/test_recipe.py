@@ -99,6 +99,11 @@ def test_paths_do_not_depend_on_the_working_directory(tmp_path: Path, monkeypatc
         ({"format": "mxfp4"}, ("quark", "native", "even", "dynamic", "none")),
         ({"format": "mxfp4", "activations": "none", "mode": "ceil"}, ("quark", "native", "ceil", "none", "none")),
         ({"kv_cache": "fp8-cast"}, ("modelopt", "native", "max", "none", "fp8-cast")),
+        ({"layout": "compressed-tensors"}, ("compressed-tensors", "native", "max", "none", "none")),
+        (
+            {"layout": "compressed-tensors", "format": "mxfp4"},
+            ("compressed-tensors", "native", "even", "dynamic", "none"),
+        ),
     ],
 )
 def test_defaults_follow_the_format(change: dict[str, Any], expected: tuple[str, ...]) -> None:
@@ -136,7 +141,9 @@ def test_a_hub_source_stays_as_it_is(source: str) -> None:
         ({"name": "../up"}, ["`name`"]),
         ({"format": "mxfp4", "layout": "modelopt"}, ["no serving engine", "use quark"]),
         ({"layout": "quark"}, ["not available in this version", "use modelopt"]),
-        ({"layout": "compressed-tensors"}, ["compressed-tensors is not available in this version"]),
+        ({"layout": "compressed-tensors", "format": "mxfp4", "mode": "floor"}, ["no name for floor", "use even"]),
+        ({"layout": "compressed-tensors", "format": "mxfp4", "mode": "ceil6"}, ["no name for ceil6", "use even"]),
+        ({"layout": "compressed-tensors", "engine": "modelopt", "calibration": {"data": "c"}}, ["does not write"]),
         ({"engine": "quark", "format": "mxfp4"}, ["`engine`: quark is not available in this version"]),
         ({"engine": "llm-compressor"}, ["`engine`: llm-compressor is not available in this version"]),
         ({"engine": "modelopt", "format": "mxfp4"}, ["`engine`", "use native"]),
@@ -150,6 +157,7 @@ def test_a_hub_source_stays_as_it_is(source: str) -> None:
         ({"engine": "modelopt", "activations": "none", "kv_cache": "fp8"}, ["`calibration`", "kv_cache: fp8"]),
         ({"kv_cache": "fp8"}, ["`kv_cache`", "fp8-cast"]),
         ({"format": "mxfp4", "kv_cache": "fp8-cast"}, ["`kv_cache`", "quark"]),
+        ({"layout": "compressed-tensors", "kv_cache": "fp8-cast"}, ["`kv_cache`", "stored scales"]),
         ({"calibration": {"data": "c.txt"}}, ["`calibration`", "remove it"]),
     ],
 )
