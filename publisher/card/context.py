@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from publisher import __version__, jsonio, licence
-from publisher.card import architecture, formats, headers, limitations, metadata, record, serving
+from publisher.card import architecture, benchmarks, formats, headers, limitations, metadata, record, serving
 from publisher.card.person import part
 from publisher.card.person import read_person as read_person
 from publisher.card.upstream import HUB_ID, Upstream, read_upstream
@@ -62,6 +62,7 @@ class CardContext:
         recipe: who quantized, how, on what.
         validation: what the rules found; None where they did not run.
         evaluation: weight-only perplexity; None where it was not measured.
+        benchmarks: scores beside those of baselines; None where card.toml names no results.
         commands: per engine.
         refusals: engines that do not load it, and why.
         hardware: per family of GPUs.
@@ -92,6 +93,7 @@ class CardContext:
     recipe: tuple[Row, ...]
     validation: record.Validation | None
     evaluation: record.Perplexity | None
+    benchmarks: benchmarks.Benchmarks | None
     commands: tuple[serving.Command, ...]
     refusals: tuple[tuple[str, str], ...]
     hardware: tuple[serving.Hardware, ...]
@@ -144,6 +146,12 @@ def card_context(
         title += f"-{formats.format_name(checkpoint)}"
     found = serving.commands(checkpoint, repo or f"./{title}", person)
     measured = record.perplexity(evaluation)
+    scored = benchmarks.benchmarks(
+        part(person, "evaluation"),
+        title=title,
+        task=upstream.task or metadata.TASK,
+        format_name=formats.format_name(checkpoint),
+    )
     checked = record.validation(report, made)
     chips = serving.hardware(checkpoint)
     rows = headers.coverage(checkpoint)
@@ -160,13 +168,14 @@ def card_context(
             gate=gate,
             title=title,
             engines=tuple(command.engine for command in found),
+            index=scored.index if scored is not None else (),
         ),
         format=(quant.format if quant is not None else None) or "other",
         title=title,
         summary=_summary(checkpoint, found),
         upstream=upstream,
         affiliation=_affiliation(upstream, person),
-        answers=tuple(_answers(checkpoint, found, chips[0] if chips else None, measured, checked)),
+        answers=tuple(_answers(checkpoint, found, chips[0] if chips else None, (measured, scored), checked)),
         glance=tuple(_glance(checkpoint, upstream, terms)),
         coverage=_coverage(checkpoint, rows),
         exclude=tuple(ignore[:MAX_EXCLUDE]),
@@ -177,11 +186,12 @@ def card_context(
         recipe=record.recipe_rows(checkpoint, plan, made),
         validation=checked,
         evaluation=measured,
+        benchmarks=scored,
         commands=found,
         refusals=serving.refusals(checkpoint),
         hardware=chips[1] if chips else (),
         table_sources=serving.sources(checkpoint),
-        limitations=limitations.limitations(checkpoint, plan, measured, found, rows),
+        limitations=limitations.limitations(checkpoint, plan, measured, found, rows, scored=scored is not None),
         licence=terms,
         person=person,
         gated=gate,
@@ -221,7 +231,7 @@ def _answers(
     checkpoint: Checkpoint,
     commands: tuple[serving.Command, ...],
     chips: str | None,
-    measured: record.Perplexity | None,
+    measured: tuple[record.Perplexity | None, benchmarks.Benchmarks | None],
     checked: record.Validation | None,
 ) -> Iterator[Row]:
     engines = "; ".join(
@@ -233,12 +243,18 @@ def _answers(
         yield Row("Is the KV cache quantized?", Value(formats.kv_text(checkpoint), checkpoint.quant.origin))
     if chips:
         yield Row("Which GPUs?", Value(chips, serving.HARDWARE))
-    accuracy = "not evaluated"
-    if measured is not None:
-        accuracy = f"weight-only perplexity {measured.result}, source {measured.source} ({measured.change})"
+    perplexity, scored = measured
+    told = [scored.summary.text] if scored is not None else []
+    if perplexity is not None:
+        told.append(f"weight-only perplexity {perplexity.result}, source {perplexity.source} ({perplexity.change})")
+    accuracy = "; ".join(told) or "not evaluated"
     error = next((row.value.text for row in checked.rows if row.label == "Weight error"), None) if checked else None
     yield Row(
-        "How accurate is it?", Value(f"{accuracy}; weight error {error}" if error else accuracy, record.EVALUATION)
+        "How accurate is it?",
+        Value(
+            f"{accuracy}; weight error {error}" if error else accuracy,
+            scored.summary.origin if scored else record.EVALUATION,
+        ),
     )
 
 

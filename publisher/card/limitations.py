@@ -20,10 +20,12 @@ def limitations(
     measured: Perplexity | None,
     commands: tuple[Command, ...],
     rows: tuple[CoverageRow, ...],
+    *,
+    scored: bool = False,
 ) -> tuple[Value, ...]:
-    """One sentence each, the one that matters most to accuracy first."""
+    """One sentence each, the one that matters most to accuracy first; `scored` is whether benchmarks were run."""
     return (
-        *_accuracy(checkpoint, measured),
+        *_accuracy(checkpoint, measured, scored),
         *_activations(checkpoint, plan),
         *_cache(checkpoint),
         *_parts(checkpoint, rows),
@@ -32,9 +34,13 @@ def limitations(
     )
 
 
-def _accuracy(checkpoint: Checkpoint, measured: Perplexity | None) -> Iterator[Value]:
-    if measured is None:
+def _accuracy(checkpoint: Checkpoint, measured: Perplexity | None, scored: bool) -> Iterator[Value]:
+    if scored:
+        told = "The benchmarks here say little about other tasks, languages and lengths; evaluate it on your own tasks."
+        yield Value(told, "card.toml: evaluation")
+    if measured is None and not scored:
         yield Value("Accuracy was not measured by this publication; evaluate it on your own tasks.", "evaluation.json")
+    if measured is None:
         return
     text = "The perplexity here is weight-only, on one text: it says nothing about tasks, chat or long contexts"
     quant = checkpoint.quant

@@ -6,7 +6,7 @@ card is inherited but its languages and its task, because its scores and its gat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from publisher.card.person import part
@@ -28,6 +28,7 @@ def front_matter(
     gate: str,
     title: str,
     engines: tuple[str, ...],
+    index: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The metadata in the order it is printed.
 
@@ -39,6 +40,7 @@ def front_matter(
         gate: auto, manual or off.
         title: the repository's name without its owner.
         engines: serving engines that load the checkpoint.
+        index: scores of benchmarks as `model-index` has them.
     """
     name = part(person, "publisher").get("name")
     found: dict[str, Any] = {
@@ -53,6 +55,8 @@ def front_matter(
     }
     if gate != "off":
         found |= gate_keys(part(person, "gate"), title=title, licence=licence)
+    if index:
+        found["model-index"] = [dict(entry) for entry in index]
     return {key: value for key, value in found.items() if value is not None}
 
 

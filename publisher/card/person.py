@@ -1,4 +1,7 @@
-"""card.toml: what only a person can say. Unknown keys are refused by name, so that a typo never drops a sentence."""
+"""card.toml: what only a person can say. Unknown keys are refused by name, so that a typo never drops a sentence.
+
+Benchmark results are named there too, by paths that begin where the file lies.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from publisher import jsonio
+from publisher.evals.sides import split
 
 MAX_FILE = 1 << 20
 
@@ -21,6 +25,16 @@ def read_person(path: Path | None) -> dict[str, Any]:
         return {}
     document = jsonio.loads_toml(jsonio.read_bytes(path, MAX_FILE), str(path))
     jsonio.require(document, "card", str(path), hint="Mend it and run the same command again.")
+    return _located(document, path.absolute().parent)
+
+
+def _located(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The document with the places of its benchmark results made absolute."""
+    named = document.get("evaluation")
+    if isinstance(named, dict):
+        for side in ("baseline", "results"):
+            places = (split(place, folder) for place in named[side])
+            named[side] = [f"{label}={path}" if label else str(path) for label, path in places]
     return document
 
 

@@ -72,12 +72,17 @@ def sides(places: Sequence[str], noun: str) -> tuple[Side, ...]:
     return tuple(_side(label[:MAX_LABEL], tuple(runs.values())) for label, runs in grouped.items())
 
 
-def split(place: str) -> tuple[str, Path]:
-    """LABEL=PATH as its two parts; the label is empty where there is none, or where a file has that very name."""
+def split(place: str, base: Path = Path()) -> tuple[str, Path]:
+    """LABEL=PATH as its two parts; the label is empty where there is none, or where a file has that very name.
+
+    Args:
+        place: as written.
+        base: the folder that a relative path begins in.
+    """
     label, equals, path = place.partition("=")
-    if not equals or not label.strip() or Path(place).exists():
-        return "", Path(place)
-    return label.strip(), Path(path)
+    if not equals or not label.strip() or (base / place).exists():
+        return "", base / place
+    return label.strip(), base / path
 
 
 def _side(label: str, runs: tuple[Run, ...]) -> Side:

@@ -10,21 +10,30 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from publisher.evals import protocol
 from publisher.evals.comparison import Comparison, Delta, Estimate, Line
+from publisher.evals.significance import INDEPENDENT, PAIRED, SEEDS
 
 DASH = "–"
-HEAD = ("Δ", "z", "Confidence", "Recovery")
+METHODS = {INDEPENDENT: "z", PAIRED: "z (paired)", SEEDS: "z (over seeds)"}
 MAX_SEEDS = 20
 
 
 def head(comparison: Comparison) -> tuple[str, ...]:
     """The heads of the columns: benchmark, setup, baselines, result, difference from the first baseline."""
-    return ("Benchmark", "Setup", *comparison.baselines, comparison.result, *HEAD)
+    used = methods(comparison)
+    z = METHODS.get(used[0], "z") if len(used) == 1 else "z (error as below)" if used else "z"
+    return ("Benchmark", "Setup", *comparison.baselines, comparison.result, "Δ", z, "Confidence", "Recovery")
 
 
 def rows(comparison: Comparison) -> tuple[tuple[str, ...], ...]:
     """One row per score, the average last."""
     lines = (*comparison.lines, *((comparison.average,) if comparison.average else ()))
-    return tuple(_row(line) for line in lines)
+    return tuple(_row(line, len(comparison.lines)) for line in lines)
+
+
+def methods(comparison: Comparison) -> list[str]:
+    """How the errors of differences from the first baseline were computed."""
+    firsts = (line.deltas[0] for line in comparison.lines)
+    return _unique(delta.error.method for delta in firsts if delta is not None and delta.error is not None)
 
 
 def facts(comparison: Comparison) -> tuple[tuple[str, str], ...]:
@@ -43,9 +52,9 @@ def setup(line: Line) -> str:
     return ", ".join(told) + (", lower is better" if line.higher_is_better is False else "")
 
 
-def _row(line: Line) -> tuple[str, ...]:
+def _row(line: Line, count: int) -> tuple[str, ...]:
     first = line.deltas[0]
-    name = line.key.task if line.key is not None else "Average"
+    name = line.key.task if line.key is not None else "Average" if line.of == count else f"Average of {line.of}"
     columns = [DASH if estimate is None else score(estimate, line.percent) for estimate in line.baselines]
     return (name, setup(line), *columns, score(line.result, line.percent), *_told(first, line.percent))
 
@@ -111,10 +120,8 @@ def _facts(comparison: Comparison) -> Iterator[tuple[str, str]]:
     if seeds:
         yield "Seeds", ", ".join(map(str, seeds[:MAX_SEEDS]))
     yield "±", "the harness's standard error of a score; with SD, the standard deviation over runs"
-    for method in _unique(
-        line.deltas[0].error.method for line in comparison.lines if line.deltas[0] and line.deltas[0].error
-    ):
-        yield "Standard error of Δ", method
+    if used := methods(comparison):
+        yield "Standard error of Δ", "; ".join(used)
     yield "Δ", f"{comparison.result} minus {comparison.baselines[0]}; confidence is two-sided, 1 − p"
     if comparison.average is not None:
         yield (
