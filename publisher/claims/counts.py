@@ -83,7 +83,7 @@ COUNTS = (
     ),
     Counted(
         noun="routed experts",
-        pattern=re.compile(rf"(?:\ball|\bMoE,|\bMoE with|[\u00d7*]|\u0e23\u2014)\s{_N}\sexperts\b"
+        pattern=re.compile(rf"(?:\b(?i:all)|\bMoE,|\bMoE with|[\u00d7*]|\u0e23\u2014)\s{_N}\sexperts\b"
             r"(?! per token| active)"),
         fact=lambda facts: _plain(facts.experts),
         where=CONFIG,

@@ -20,12 +20,14 @@ _WEIGHT_LABEL = re.compile(
 _FIRST_FORMAT = re.compile(r"\s{0,3}(?:OCP )?(NVFP4|MXFP4|INT4|MXFP8|FP8|W4A16|W4A4)\b", re.I)
 _TO = re.compile(
     r"\bquanti[sz]\w{1,6}\b[^.]{0,160}?\bto (NVFP4|MXFP4|INT4|INT8|MXFP8|FP8)\b(?! (?:E4M3 )?(?:KV|key"
-    r"|cache|for the KV))"
+    r"|cache|for the KV))",
+    re.I,
 )
 _WIDTHS = re.compile(r"\b(W4A4|W4A16)\b")
 _CODES = re.compile(
     r"\b(?:(?P<a>E4M3|E8M0)(?: \w{1,8}){0,2} (?:block |group |weight )?scales?\b|(?:block|group"
-    r"|weight) scales?(?: dtype| format)?(?: in|:| are| is)? (?:FP8 )?(?P<b>E4M3|E8M0)\b)"
+    r"|weight) scales?(?: dtype| format)?(?: in|:| are| is)? (?:FP8 )?(?P<b>E4M3|E8M0)\b)",
+    re.I,
 )
 _CACHE_LABEL = re.compile(r"KV[- ]?cache(?: (?:dtype|format|quantization|precision|mode))?|key[- ]value cache", re.I)
 _NO_CACHE = re.compile(r"\s{0,3}(?:not quantized|unquantized|none|BF16|FP16|bfloat16|auto|no\b)", re.I)
@@ -77,7 +79,7 @@ def _scales(sentence: Sentence, facts: Facts) -> Iterator[Doubt]:
     match = _CODES.search(sentence.whole)
     if match is None or not facts.scale_codes or re.search(r"\bKV\b|\b[kK]ey", sentence.whole):
         return
-    if (match.group("a") or match.group("b")) not in facts.scale_codes:
+    if (match.group("a") or match.group("b")).upper() not in facts.scale_codes:
         fact = f"block scales are stored as {' and '.join(sorted(facts.scale_codes))} ({HEADERS})"
         yield doubt(STATEMENT, sentence.line, sentence.whole, fact, "Correct the scales' format")
 

@@ -25,7 +25,7 @@ ROLES = {
         r"|\bexpert (?:weights|linears?)\b",
         re.I,
     ),
-    "attention": re.compile(r"\bself_attn\b|\b(?:self-)?attention\b|\bMLA\b"),
+    "attention": re.compile(r"\bself_attn\b|\b(?:self-)?attention\b|\bMLA\b", re.I),
     "head": re.compile(r"\blm_head\b|\boutput head\b", re.I),
     "embedding": re.compile(r"\bembed_tokens\b|\b(?:token )?embeddings?\b", re.I),
     "vision": re.compile(r"\bvision[_ ](?:tower|encoder|model)\b|\bMoonViT\b|\bViT\b", re.I),
@@ -58,7 +58,8 @@ _STAY = re.compile(
 _UNQUANTIZED = re.compile(r"(?P<subject>[^:]{2,300}?)\s(?:is|are|were) (?:not|never) quantized\b")
 _KEEP = re.compile(
     r"\b(?:keep|keeps|kept|leave|leaves|left)\s(?P<subject>[^:]{2,300}?)\s(?:out of (?:NV|MX)?(?:FP4"
-    r"|quantization)|(?:in|at) (?:BF16|FP16|full precision)|unquantized)\b"
+    r"|quantization)|(?:in|at) (?:BF16|FP16|full precision)|unquantized)\b",
+    re.I,
 )
 _ARE = re.compile(r"(?P<subject>[^:]{2,300}?)\s(?:is|are|were|being) (?:all )?quantized\b(?! (?:by|with|from|cache))")
 _BRACKETS = re.compile(r"\([^()]{0,200}\)")

@@ -21,7 +21,8 @@ from publisher.claims.finding import Doubt, doubt
 OTHERS = re.compile(
     r"\b(?:source(?:'s)?|upstream|original(?:ly)?|base(?:line)?|reference|versus|vs|than|compared|INT4"
     r"|int4|BF16 (?:model|"
-    r"weights|checkpoint)|unquantized model|future|would|could|instead|GPTQ|AWQ)\b"
+    r"weights|checkpoint)|unquantized model|future|would|could|instead|GPTQ|AWQ)\b",
+    re.I,
 )
 _UNITS = {"kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BINARY = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -65,9 +66,9 @@ _CONTEXT = re.compile(
     r"\bcontext (?:length|window|size)\b[^.\d]{0,25}?(?P<a>\d[\d,]{0,12})\s{0,2}(?P<k>[kK]|M)?\b"
     r"|(?<![\w.])(?P<b>\d[\d,]{0,12})\s{0,2}(?P<l>[kK]|M)?,? (?:which is )?the model'?s (?:positional"
     r"|context|maximum context|maximum position) \w{1,10}"
-    r"|\b(?P<c>\d[\d,]{0,12})\s{0,2}(?P<m>[kK]|M)?[ -](?:tokens? )?context (?:length|window)\b"
+    r"|\b(?P<c>\d[\d,]{0,12})\s{0,2}(?P<m>[kK]|M)?[ -](?:tokens? )?context (?:length|window)\b",
+    re.I,
 )
-
 _TRIED = re.compile(r"\b(?:tested|evaluat|calibrat|validated|up to|served|max-model-len)")
 
 

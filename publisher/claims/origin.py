@@ -51,11 +51,11 @@ _FAMILIES: Mapping[str, re.Pattern[str]] = {
 _VERBATIM = re.compile(r"\b(?P<file>LICENSE|NOTICE)(?:\.txt|\.md)? file is (?:preserved|included|copied|kept)\b")
 _NON_PARTY = re.compile(r"\bnon-(?P<party>[A-Z][A-Za-z]{1,30})\b[^\n]{0,80}\bmodel card\b", re.I)
 _MAKER = re.compile(
-    r"\b(?:produced|quantized|made|created|published|released|developed) (?:and (?:published"
-    r"|released) )?by (?P<party>[A-Z][A-Za-z]{1,30})\b"
+    r"\b(?i:produced|quantized|made|created|published|released|developed) (?:and (?:published|released) )?"
+    r"by (?P<party>[A-Z][A-Za-z]{1,30})\b"
 )
 _NOT = re.compile(r"\b(?:not|neither|nor)\b", re.I)
-_NOT_OWNED = re.compile(r"\bnot owned or developed by (?P<party>[A-Z][A-Za-z]{1,30})\b")
+_NOT_OWNED = re.compile(r"\b(?i:not) owned or developed by (?P<party>[A-Z][A-Za-z]{1,30})\b")
 
 
 def judge(document: Document, facts: Facts) -> Iterator[Doubt]:

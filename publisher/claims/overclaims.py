@@ -81,8 +81,9 @@ def _points(sentence: Sentence, found: Sequence[Table]) -> Iterator[Doubt]:
             if mine is None or theirs is None:
                 continue
             scale = 100 if max(abs(mine.value.high), abs(theirs.value.high)) <= 1.001 else 1
-            lost = (theirs.value - mine.value).low * scale
-            if lost > _POINTS and mine.value.high * scale <= 100:
-                fact = f"line {table.grid.lines[number]} shows a loss of {lost:.1f} points and no error is given"
+            difference = (theirs.value - mine.value) * scale
+            if difference.low > _POINTS and mine.value.high * scale <= 100:
+                lost = f"a loss of {middle(difference):.1f} points and no error is given"
+                fact = f"line {table.grid.lines[number]} shows {lost}"
                 yield doubt(STATEMENT, sentence.line, sentence.whole, fact, "Say what was measured", WARNING)
                 return

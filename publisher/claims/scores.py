@@ -65,7 +65,7 @@ class Table:
 
     def averages(self) -> list[int]:
         """Rows that average others."""
-        return [i for i, row in enumerate(self.grid.rows) if row and _AVERAGE.fullmatch(row[0])]
+        return [i for i, row in enumerate(self.grid.rows) if any(_AVERAGE.fullmatch(cell) for cell in row[:2])]
 
 
 def tables(document: Document) -> tuple[Table, ...]:
