@@ -27,6 +27,7 @@ from publisher.engines import ENGINES
 from publisher.engines.base import write_job
 from publisher.engines.run import run_job
 from publisher.errors import CheckpointError, FindingsError, HubError, InterruptedRun, PublisherError
+from publisher.evals import hub as scores
 from publisher.findings import Report
 from publisher.hub import folder, huggingface
 from publisher.hub.intention import intend
@@ -138,6 +139,18 @@ def base_model(prepared: Prepared) -> upstream.Upstream:
     return upstream.read_upstream(prepared.source, prepared.original, said)
 
 
+def licence_advice(prepared: Prepared) -> tuple[licence.Licence, list[str]]:
+    """The source's terms, and what they will ask of the publication that is ordered.
+
+    Raises:
+        CheckpointError: a file of terms cannot be read.
+    """
+    terms, target = licence.read(prepared.source.files), prepared.order.target
+    opened = target is not None and target.gate == "off" and not target.private
+    gated = prepared.source.gate in ("auto", "manual")
+    return terms, list(licence.advice(terms, repo=target.repo if target else None, open_copy=gated and opened))
+
+
 def require_words(prepared: Prepared) -> None:
     """Refuse, before any work, what the card will need and only a person can say; nothing is needed without a target.
 
@@ -169,7 +182,8 @@ class Run:
         """Write down what will happen; refuse what cannot work, the card's missing words included."""
         plan = self.prepared.plan
         self._require_apart()
-        licence.read(self.prepared.source.files)  # what cannot be copied is known before the work
+        for sentence in licence_advice(self.prepared)[1]:  # what cannot be copied is known before the work
+            self.journal.emit("plan", "warning", message=sentence)
         require_words(self.prepared)
         if plan is None:
             return
@@ -241,8 +255,9 @@ class Run:
         """Copy the licence byte for byte and render the card from what the files say."""
         checkpoint = self.directory.checkpoint
         self._copy_licence(checkpoint)
-        text = render.render(self.card_context())
-        self._write(checkpoint / "README.md", text)
+        found = self.card_context()
+        self._write(checkpoint / "README.md", render.render(found))
+        scores.write(checkpoint, found.benchmarks.files if found.benchmarks else {})
         self.journal.emit("card", "done", message=str(checkpoint / "README.md"))
 
     def manifest(self) -> None:
@@ -250,7 +265,8 @@ class Run:
         checkpoint = self.directory.checkpoint
         (checkpoint / manifests.NAME).unlink(missing_ok=True)
         jsonio.sweep(checkpoint)
-        self.custody.require_nothing_added(["README.md", *licence.published_paths(self.prepared.source.files)])
+        later = ["README.md", *scores.written(checkpoint), *licence.published_paths(self.prepared.source.files)]
+        self.custody.require_nothing_added(later)
         self.journal.emit("manifest", "start", message="taking the digest of every file")
         progress = _Progress(self.journal, "manifest", "bytes")
 

@@ -15,6 +15,7 @@ from typing import Protocol
 from publisher.errors import CheckpointError
 
 MAX_FILES = 100_000  # the Hub's own limit for a repository
+SCORES = ".eval_results"  # the one hidden folder that belongs to a repository: the Hub reads it
 
 
 class Files(Protocol):
@@ -124,7 +125,7 @@ class LocalFiles:
         unsafe: list[str] = []
         root = self.root.resolve()
         for folder, folders, names in os.walk(self.root):
-            folders[:] = sorted(f for f in folders if not f.startswith("."))
+            folders[:] = sorted(f for f in folders if not f.startswith(".") or f == SCORES)
             links = [path for path in (Path(folder, f) for f in folders) if path.is_symlink()]
             outside += [path.relative_to(self.root).as_posix() for path in links]
             for name in names:

@@ -85,26 +85,14 @@ def compare_command(
     middle = places.index(SPLIT)
     found = compare(places[:middle], places[middle + 1 :], tasks=tasks, average=average)
     files = hub.eval_results(found, source=source_url)
-    written = _write(eval_results, files) if eval_results is not None else []
+    written = hub.write(eval_results, files) if eval_results is not None else []
     name = found.result.rpartition("/")[2]
     output.data({**document.to_json(found), "model_index": hub.model_index(found, name=name), "eval_results": files})
     _show(output, found)
     for path in written:
-        output.note(f"wrote {path}")
+        output.note(f"wrote {eval_results}/{path}")
     if eval_results is not None and not written:
         output.note("no score is of a benchmark that the Hub registers; nothing was written", "yellow")
-
-
-def _write(folder: Path, files: dict[str, list[dict[str, object]]]) -> list[Path]:
-    from publisher import jsonio
-    from publisher.evals import hub
-
-    written = []
-    for name, entries in sorted(files.items()):
-        path = folder / hub.FOLDER / name
-        jsonio.write_atomic(path, jsonio.dump_yaml(entries))
-        written.append(path)
-    return written
 
 
 def _show(output: Output, found: Comparison) -> None:

@@ -9,7 +9,8 @@ documents is no score of the benchmark and is left out; so are baselines, which 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from publisher import jsonio
@@ -20,6 +21,7 @@ from publisher.evals.tables import setup
 FOLDER = ".eval_results"
 TEXT_GENERATION = "text-generation"
 DECIMALS = 4
+MARK = "# Written by fp4-publisher from the results of lm-evaluation-harness.\n"
 
 
 def model_index(comparison: Comparison, *, name: str, task: str = TEXT_GENERATION) -> list[dict[str, Any]]:
@@ -59,6 +61,30 @@ def eval_results(comparison: Comparison, *, format_name: str = "", source: str =
         known = {(entry["dataset"]["id"], entry["dataset"]["task_id"]) for entry in found.get(file, [])}
         if (benchmark["dataset"], benchmark["task_id"]) not in known:
             found.setdefault(file, []).append(_entry(line, benchmark, format_name, source))
+    return found
+
+
+def write(folder: Path, files: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Write `.eval_results/*.yaml` below a folder and remove what an earlier call wrote there and this one does not.
+
+    Returns:
+        The paths written, relative to the folder.
+    """
+    for stale in set(written(folder)) - {f"{FOLDER}/{name}" for name in files}:
+        (folder / stale).unlink()
+    for name, entries in sorted(files.items()):
+        jsonio.write_atomic(folder / FOLDER / name, MARK + jsonio.dump_yaml([dict(entry) for entry in entries]))
+    return [f"{FOLDER}/{name}" for name in sorted(files)]
+
+
+def written(folder: Path) -> list[str]:
+    """The files that `write` left below a folder, known by their first line; a person's own are not among them."""
+    found = []
+    for path in sorted((folder / FOLDER).glob("*.yaml")):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                if file.read(len(MARK.encode())) == MARK.encode():
+                    found.append(f"{FOLDER}/{path.name}")
     return found
 
 

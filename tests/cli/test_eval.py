@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import yaml
 
 from tests.cli.conftest import Workspace
@@ -71,3 +73,21 @@ def test_the_hub_s_files_are_written(workspace: Workspace) -> None:
 
 def test_a_missing_file_is_a_sentence(workspace: Workspace) -> None:
     assert "does not exist" in workspace.publisher("eval", "compare", "nowhere.json", "--", QUANTIZED, code=2).err
+
+
+def test_a_push_publishes_the_scores_that_card_toml_names(workspace: Workspace) -> None:
+    for name, value in (("bf16", 0.5), ("fp4", 0.49)):
+        write(workspace.folder / name, document({"gsm8k:exact_match,strict-match": (value, 0.01)}, n=1319))
+    plain = 'base_model = "tiny/tiny"\n'
+    card = workspace.folder / "card.toml"
+    card.write_text(plain + '[evaluation]\nbaseline = ["BF16=bf16"]\nresults = ["FP4=fp4"]\n')
+    assert workspace.push(workspace.recipe()).json["verified"] is True
+    (entry,) = yaml.safe_load((workspace.tree / ".eval_results" / "gsm8k.yaml").read_text())
+    assert (entry["value"], entry["notes"].split(";")[0]) == (49.0, "MXFP4")
+    assert "| gsm8k |" in (workspace.tree / "README.md").read_text()
+    listed = json.loads((workspace.tree / "publish.json").read_text())
+    assert ".eval_results/gsm8k.yaml" in {entry["name"] for entry in listed["resources"]}
+    card.write_text(plain)
+    workspace.push(workspace.recipe())
+    assert not (workspace.tree / ".eval_results" / "gsm8k.yaml").exists()
+    assert "model-index" not in (workspace.tree / "README.md").read_text()

@@ -97,3 +97,13 @@ def test_nothing_whole_is_no_index(tmp_path: Path) -> None:
 @pytest.mark.parametrize("field", ["task", "metric", "filter", "dataset", "task_id"])
 def test_the_table_of_benchmarks_is_complete(field: str) -> None:
     assert all(entry[field] for entry in jsonio.data("evals/benchmarks.json")["benchmarks"])
+
+
+def test_files_are_replaced_and_a_person_s_own_are_left(tmp_path: Path) -> None:
+    files = hub.eval_results(compared(tmp_path))
+    own = tmp_path / ".eval_results" / "own.yaml"
+    assert hub.write(tmp_path, files) == [".eval_results/gsm8k.yaml"] == hub.written(tmp_path)
+    own.write_text("- dataset: {id: a/b, task_id: c}\n  value: 1\n")
+    assert hub.write(tmp_path, {}) == [] == hub.written(tmp_path)
+    assert own.exists()
+    assert not (tmp_path / ".eval_results" / "gsm8k.yaml").exists()
