@@ -55,8 +55,8 @@ def _code(engine: str, text: str, line: int, facts: Facts) -> Iterator[Doubt]:
         yield doubt(COMMAND, line, trusted.group(0), fact, "Leave the flag out", WARNING)
     elif trusted is None and facts.custom_code and engine in ("vllm", "sglang"):
         first = text.strip().splitlines()[0] if text.strip() else engine
-        fact = f"{CONFIG} has an auto_map, and {engine} asks for --trust-remote-code before it reads its configuration"
-        yield doubt(COMMAND, line, first, fact, "Add the flag", WARNING)
+        fact = f"{CONFIG} has an auto_map, and an engine without this model's code of its own asks for that flag"
+        yield doubt(COMMAND, line, first, fact, "Add --trust-remote-code", WARNING)
 
 
 def _context(engine: str, text: str, line: int, facts: Facts) -> Iterator[Doubt]:

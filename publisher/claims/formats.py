@@ -29,6 +29,11 @@ _CODES = re.compile(
     r"|weight) scales?(?: dtype| format)?(?: in|:| are| is)? (?:FP8 )?(?P<b>E4M3|E8M0)\b)",
     re.I,
 )
+# What else a format is named for, and what is only offered.
+_ASIDE = re.compile(r"\bKV\b|\bcache\b|\bdraft\b", re.I)
+_OFFERED = re.compile(
+    r"\boptional|\bcan be\b|\brecommended\b|--kv|\bwhen serv|\bat (?:serve|serving|run) ?time\b", re.I
+)
 _CACHE_LABEL = re.compile(r"KV[- ]?cache(?: (?:dtype|format|quantization|precision|mode))?|key[- ]value cache", re.I)
 _NO_CACHE = re.compile(r"\s{0,3}(?:not quantized|unquantized|none|BF16|FP16|bfloat16|auto|no\b)", re.I)
 _FP8_CACHE = re.compile(r"\s{0,3}(?:static |dynamic )?(?:FP8|fp8|E4M3)")
@@ -61,6 +66,8 @@ def _weights(sentence: Sentence, facts: Facts) -> Iterator[Doubt]:
     if stored not in ("nvfp4", "mxfp4"):
         return
     label = _WEIGHT_LABEL.fullmatch(sentence.label)
+    if _ASIDE.search(sentence.whole):
+        return
     match = _FIRST_FORMAT.match(sentence.text) if label else _TO.search(sentence.whole)
     said = match.group(1).lower() if match is not None else None
     quant = facts.quant
@@ -86,7 +93,7 @@ def _scales(sentence: Sentence, facts: Facts) -> Iterator[Doubt]:
 
 def _cache(sentence: Sentence, facts: Facts, served: bool) -> Iterator[Doubt]:
     quant = facts.quant
-    if quant is None:
+    if quant is None or _OFFERED.search(sentence.text):
         return
     cache = (quant.kv_cache or "none").lower()
     labelled = _CACHE_LABEL.fullmatch(sentence.label) is not None

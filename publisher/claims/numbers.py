@@ -33,7 +33,16 @@ _SIZE = re.compile(
     ABOUT + NUMBER + r"\s{0,2}(?P<unit>[kKMGT]i?B)\b(?!\s{0,2}/|\s+(?:per|HBM|of (?:GPU|host|device|memory)|each))"
 )
 _STORED = re.compile(
-    r"\b(?:storage|checkpoint size|size on disk|disk (?:size|space|usage)|download size|total size|on disk)\b", re.I
+    r"\b(?:storage|checkpoint size|model size|size on disk|disk (?:size|space|usage)|download size"
+    r"|total size|on disk)\b",
+    re.I,
+)
+# A size that is asked for, or that two checkpoints are compared by.
+_WANTED = re.compile(
+    r"\b(?:at least|needs?|requires?|required|free|recommended|minimum|reduc\w{1,6}|shrinks?|shrunk|saves?"
+    r"|smaller|larger"
+    r"|down to|from)\b",
+    re.I,
 )
 _SHARDS = re.compile(
     ABOUT + NUMBER + r"(?:\s{1,3}|-)(?:safetensors[ -]|weight[ -])?(?:shards?\b|shard files\b|safetensors files\b)"
@@ -56,6 +65,10 @@ _KEY = re.compile(
 _KEYS = {"qk_nope": "qk_nope_head_dim", "qk_rope": "qk_rope_head_dim", "v_head": "v_head_dim"}
 
 
+# A count of a part of the model, or of another model beside it.
+_PART = re.compile(
+    r"\b(?:draft|MTP|eagle\d?|vision|encoder|ViT|projector|first|last|top|bottom|every|other|kept)\b[^,;.]{0,30}$", re.I
+)
 _GROUP = re.compile(
     r"\bgroup[ -]?size\s{0,2}(?:of|[:=])?\s{0,2}(?P<a>\d{1,4})\b|\bblock size\s{0,2}(?:of|[:=])?\s{0,2}(?P<b>\d{1,4})\b"
     r"|\bone (?:[\w.]{1,12} ){0,3}scale per (?P<c>\d{1,4}) (?:values|elements|weights)\b"
@@ -94,7 +107,8 @@ def _sizes(sentence: Sentence, facts: Facts) -> Iterator[Doubt]:
     if shards is not None and count and count not in _exact(shards):
         fact = f"the repository holds {count:,} ({HEADERS})"
         yield doubt(TOPIC, sentence.line, sentence.whole, fact, "Correct the number of shards")
-    if not (shards or _STORED.search(sentence.whole)) or not facts.checkpoint.shards:
+    told = shards is not None or _STORED.search(sentence.whole) is not None
+    if not told or not facts.checkpoint.shards or _WANTED.search(sentence.whole):
         return
     for match in list(_SIZE.finditer(sentence.text))[: 2 if shards is None else 3]:
         unit = match.group("unit")
@@ -160,7 +174,7 @@ def _counts(sentence: Sentence, facts: Facts, told: dict[str, list[tuple[int, Se
     for counted in COUNTS:
         for match in counted.pattern.finditer(sentence.whole):
             number = int((match.group("n") or match.groupdict().get("m") or "0").replace(",", ""))
-            if not number or counted.noun in said:
+            if not number or counted.noun in said or _PART.search(sentence.whole[: match.start()][-60:]):
                 continue
             right = counted.fact(facts)
             if not right:

@@ -22,6 +22,7 @@ MAX_COLUMNS = 24
 _DELTA = re.compile(r"\u0394|\u2206|\bdelta\b|\bdiff(?:erence)?\b|\bchange\b|\bvs\.? base", re.I)
 _RECOVERY = re.compile(r"\brecover(?:y|ed)\b", re.I)
 _Z = re.compile(r"\s{0,2}(?:z|z[- ]?score|\u0394\s?/\s?(?:SE|\u03c3))\s{0,2}", re.I)
+_STATISTIC = re.compile(r"\s{0,2}(?:z\b|p[- ]?value|confidence|significan)", re.I)  # of an error told in words
 _AVERAGE = re.compile(
     r"\s{0,2}(?:(?:macro |overall |simple |unweighted )?(?:average|avg\.?|mean)(?: score| accuracy)?|overall)\s{0,2}",
     re.I,
@@ -83,7 +84,8 @@ def _table(grid: Grid) -> Table | None:
     ]
     deltas = tuple(c for c in numeric if _DELTA.search(grid.head[c]))
     others = [
-        c for c in numeric if c not in deltas and not _RECOVERY.search(grid.head[c]) and not _Z.fullmatch(grid.head[c])
+        c for c in numeric if c not in deltas and not _RECOVERY.search(grid.head[c])
+        and not _Z.fullmatch(grid.head[c]) and not _STATISTIC.match(grid.head[c])
     ]
     scores = tuple(c for c in others if _is_score(grid.head[c], cells, c))
     if len(scores) < 2 or not (deltas or _spread(cells) or any(_AVERAGE.fullmatch(r[0]) for r in grid.rows if r)

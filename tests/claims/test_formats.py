@@ -36,6 +36,7 @@ def test_a_wrong_statement_is_told(lint: Lint, text: str, base: str, words: str)
         ("- Weights: NVFP4\n- KV cache: BF16\n- Activations: NVFP4 with calibrated input scales", "llama-nvfp4"),
         ("- Weights: MXFP4 with E8M0 scales\n- Activations: MXFP4, dynamic", "llama-mxfp4"),
         ("- KV cache: FP8\n\n```bash\nvllm serve x --kv-cache-dtype fp8\n```", "llama-w4a16"),
+        ("The KV cache can be quantized to FP8. KV cache: FP8, optional at serve time", "llama-nvfp4"),
         ("The upstream W4A16 checkpoint has E8M0 scales.", "llama-nvfp4"),
         ("Quantized to NVFP4 with an FP8 KV cache.", "llama-nvfp4-cache"),
         ("- Format: compressed-tensors (NVFP4PackedCompressor)", "llama-ct-nvfp4"),

@@ -37,6 +37,8 @@ def test_a_wrong_number_is_told(lint: Lint, text: str, base: str, words: str) ->
         "The source has 64 shards and 500 GB on disk.",
         "- Memory: 80 GB per GPU; storage 288 GB HBM each",
         "12 = 2 layers × 6 projections and 50% = 1 × 2",
+        "Disk space: at least 700 GB; the model size shrinks from 1,121 GB to 352.3 GB",
+        "The draft model (4 layers) and a vision encoder (27 layers, 16 heads)",
         "Compared with 70 B parameters of the base model",
         "Group size 32 would be smaller.",
         "num_concurrent=4, batch_size=1, group=128",
