@@ -69,8 +69,9 @@ class Licence:
         recognised: identifier of the main file's text where it is a known one and nothing is added to it.
         metadata: `license` and, where needed, `license_name` and `license_link` for the result's card.
         title: what to call the licence in a sentence.
+        duties: what the known ones among its licences ask.
         statements: what the licence wants to be said in the card.
-        warnings: what a person should look at, each a sentence.
+        warnings: what a reader of the card should know, each a sentence.
     """
 
     files: tuple[LicenceFile, ...]
@@ -78,6 +79,7 @@ class Licence:
     recognised: str | None
     metadata: Mapping[str, Any]
     title: str
+    duties: tuple[Duties, ...]
     statements: tuple[Statement, ...]
     warnings: tuple[str, ...]
 
@@ -120,8 +122,9 @@ def read(files: Files, *, repo: str | None = None, commit: str | None = None) ->
         recognised=recognised,
         metadata=metadata,
         title=_title(metadata),
+        duties=asked,
         statements=tuple(_statements(asked, has_text=main is not None)),
-        warnings=tuple(_warnings(declared, terms.declared(upstream), text, main, card.flaw, asked)),
+        warnings=tuple(_warnings(declared, terms.declared(upstream), text, main, card.flaw)),
     )
 
 
@@ -163,6 +166,26 @@ def compare(files: Files, result: Path | Files) -> list[LicenceDifference]:
     dictated = {own[0]} if own and own[0] in present and _content(theirs, own[0]) == own[1] else set()
     found += [LicenceDifference(path, "added") for path in present.difference(wanted) - dictated]
     return sorted(found, key=lambda difference: difference.path)
+
+
+def advice(found: Licence, *, repo: str | None, open_copy: bool = False) -> Iterator[str]:
+    """What a publisher should know before the work, each a sentence; the rules refuse some of it at the end.
+
+    Args:
+        found: the source's terms.
+        repo: `org/name` to publish under, where it is known.
+        open_copy: the source is gated and the result would not be.
+    """
+    name = (repo or "").rpartition("/")[2]
+    for duty in found.duties:
+        if not duty.derivatives:
+            yield f"{duty.title} does not allow sharing modified versions, and a quantized model is one; ask for leave."
+        if not duty.commercial:
+            yield f"{duty.title} allows no commercial use; the card says so, and gating does not change it."
+        if duty.prefix and name and not terms.begins(name, duty.prefix):
+            yield f'The {duty.title} asks for a name that begins with "{duty.prefix}", and {name} does not.'
+    if open_copy:
+        yield "The source is gated and the copy would not be; set the gate to auto or manual."
 
 
 def recognise(text: bytes) -> str | None:
@@ -288,7 +311,6 @@ def _warnings(
     text: Recognised | None,
     main: str | None,
     flaw: str | None,
-    asked: Iterable[Duties],
 ) -> Iterable[str]:
     named = [identifier for identifier in declared if identifier != "other"]
     if main is None:
@@ -299,10 +321,3 @@ def _warnings(
         yield f"{main} adds words to {terms.title(text.identifier)}: {text.added}."
     elif text and named and not any(text.identifier in terms.meant_by(name) for name in names):
         yield f"The upstream card declares {', '.join(named)}, but {main} reads as {text.identifier}."
-    for duty in asked:
-        if not duty.derivatives:
-            yield f"{duty.title} does not allow sharing modified versions, and a quantized model is one; ask for leave."
-        if not duty.commercial:
-            yield f"{duty.title} allows no commercial use; the card must say so, and gating does not change it."
-        if duty.prefix:
-            yield f'The name of the result must begin with "{duty.prefix}", as the {duty.title} asks.'

@@ -197,9 +197,10 @@ def test_terms_nobody_ships_are_linked_where_they_are(tmp_path: Path) -> None:
 )
 def test_terms_that_stand_in_the_way_are_named(identifier: str, words: str, tmp_path: Path) -> None:
     found = licence.read(folder(tmp_path / "s", {"LICENSE": "terms"}, f"license: {identifier}"))
-    assert any(words in warning for warning in found.warnings)
+    assert any(words in sentence for sentence in licence.advice(found, repo="org/name"))
     harmless = licence.read(folder(tmp_path / "t", {"LICENSE": "terms"}, "license: bigscience-bloom-rail-1.0"))
-    assert harmless.warnings == ()
+    assert list(licence.advice(harmless, repo="org/name")) == []
+    assert len(list(licence.advice(harmless, repo=None, open_copy=True))) == 1
 
 
 # --- what licences ask ------------------------------------------------------------------------------------------------
@@ -250,7 +251,9 @@ def test_the_card_is_told_what_the_licence_wants_said(tmp_path: Path) -> None:
     policy = next(statement for statement in llama.statements if statement.link)
     assert policy.link == "https://www.llama.com/llama3_3/use-policy"
     assert any("700 million" in text for text in said(llama))
-    assert any('must begin with "Llama"' in warning for warning in llama.warnings)
+    assert list(licence.advice(llama, repo="org/Llama-X")) == []
+    (advice,) = licence.advice(llama, repo="org/Tiny")
+    assert 'begins with "Llama", and Tiny does not' in advice
     kimi = licence.read(folder(tmp_path / "b", {"LICENSE": KIMI}, "license: other\nlicense_name: modified-mit"))
     assert any('"Kimi K2.6"' in text and "20 million US dollars" in text for text in said(kimi))
     assert kimi.title == "Modified MIT License (Kimi)"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from publisher.checkpoint.terms import Duties, licence_texts, meant_by, title
+from publisher.checkpoint.terms import Duties, begins, licence_texts, meant_by, title
 from publisher.findings import ERROR, WARNING, Found
 from publisher.rules import Scope, rule
 from publisher.subjects import CARD, Terms, Upstream
@@ -69,13 +69,9 @@ def missing_name_prefix(terms: Terms) -> Iterator[Found]:
     Seen: Llama 3.1 Community License, section 1.b.i.
     """
     for duty in terms.duties:
-        if duty.prefix and terms.name and not _bare(terms.name).startswith(_bare(duty.prefix)):
+        if duty.prefix and terms.name and not begins(terms.name, duty.prefix):
             message = f"The name {terms.name[:96]!r} does not begin with {duty.prefix!r}, as the {duty.title} asks"
             yield Found(f"{message}; rename the repository.")
-
-
-def _bare(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 @rule(

@@ -161,6 +161,12 @@ def duties(identifiers: Iterable[str], texts: Iterable[str] = ()) -> tuple[Dutie
     return tuple(found.values())
 
 
+def begins(name: str, prefix: str) -> bool:
+    """Whether a model's name begins with a prefix; case and separators do not count."""
+    bare = [re.sub(r"[^a-z0-9]", "", part.lower()) for part in (name, prefix)]
+    return bare[0].startswith(bare[1])
+
+
 # --- details -------------------------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ def command(recipe: Path, run_dir: Path | None, scanned: bool, form: str) -> Non
 
     Reads headers and configuration only, a Hub source is not downloaded; --scan reads every weight to be quantized.
     """
-    from publisher import licence, pipeline
+    from publisher import pipeline
     from publisher.errors import PublisherError
     from publisher.journal import Event, Journal
     from publisher.plan.notices import notices
@@ -45,17 +45,17 @@ def command(recipe: Path, run_dir: Path | None, scanned: bool, form: str) -> Non
             display(Event(stage="plan", kind="progress", payload={"done": done, "total": total, "unit": "bytes"}))
 
         dead = list(sentences(scan(original, weights_of(plan, original), progress=progress))) if scanned else []
-    terms = licence.read(prepared.source.files)
+    terms, advice = pipeline.licence_advice(prepared)
     facts = list(notices(plan, original))
     lacks = preflight(plan, run_dir or prepared.default_directory)
     machine = [{"kind": lack.kind, "message": lack.message, "hint": lack.hint, "fatal": lack.fatal} for lack in lacks]
     document = {**plan.to_json(), "run_dir": str(run_dir or prepared.default_directory), "machine": machine}
-    document |= {"notices": dict(facts), "licence": list(terms.warnings), "scan": dead if scanned else None}
+    document |= {"notices": dict(facts), "licence": [*terms.warnings, *advice], "scan": dead if scanned else None}
     output.data(document)
     output.table(COLUMNS, [row.cells() for row in plan_table(plan)], title=f"{plan.recipe.name}: {plan.source_label}")
     output.table(("", ""), [*plan_facts(plan), *facts, ("licence", terms.title)])
     output.say(f"exclude list as written: {', '.join(plan.exclude) or 'empty'}")
-    for warning in (*plan.warnings, *terms.warnings):
+    for warning in (*plan.warnings, *terms.warnings, *advice):
         output.say(f"warning: {warning}", "yellow")
     for lack in lacks:
         output.say(f"this machine: {lack.message} {lack.hint}", "red" if lack.fatal else "yellow")

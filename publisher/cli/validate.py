@@ -63,6 +63,8 @@ def command(
             source=before,
             base_model=original.repo if original else None,
             settings={"gated": place.gated, "private": place.private} if place.repo else None,
+            repo=place.repo,
+            source_gate=original.gate if original and not place.private else None,
             sample=sample,
         )
         depth = level or ("full" if place.folder or sample else "headers")

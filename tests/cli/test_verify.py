@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.terms import LLAMA, LLAMA_NOTICE
 from tests.cli.conftest import Workspace
 
 PLACE = "folder:out/demo/tiny-fp4"
@@ -55,3 +56,21 @@ def test_a_manifest_kept_elsewhere_is_believed_instead(copied: Workspace) -> Non
 
 def _set(path: Path, **changes: str) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_what_a_licence_asks_is_done_or_refused(workspace: Workspace) -> None:
+    (workspace.source / "LICENSE").write_text(LLAMA)
+    (workspace.source / "README.md").write_text("---\nlicense: llama3.3\n---\n# Llama-Tiny\n")
+    refused = workspace.push(workspace.recipe(), code=1)
+    assert "LC16" in refused.err
+    assert "does not begin with 'Llama'" in refused.err
+    workspace.push(workspace.recipe(), "--repo", "demo/Llama-Tiny-FP4")
+    tree = workspace.folder / "out/demo/Llama-Tiny-FP4/tree"
+    assert (tree / "NOTICE").read_text() == f"{LLAMA_NOTICE}\n"
+    card = (tree / "README.md").read_text()
+    assert "\n**Built with Llama**\n" in card
+    assert "(<https://www.llama.com/llama3_3/use-policy>)" in card
+    found = workspace.publisher(
+        "verify", "folder:out/demo/Llama-Tiny-FP4", "--source", "./source", "--format", "json"
+    ).json
+    assert (found["verified"], found["warnings"]) == (True, [])

@@ -124,7 +124,7 @@ CASES = [
         place=GENERATION,
     ),
     Case("SD15", "picture", lambda tiny: None, "SD15w", source=file("figures/a.png", b"PNG"), place="figures/a.png"),
-    Case("SD16", "copied", file("README.md", SOURCE_CARD.encode()), "LC03 LC08w SD16w", place="README.md"),
+    Case("SD16", "copied", file("README.md", SOURCE_CARD.encode()), "LC03 LC08w LC23w SD16w", place="README.md"),
     Case("SD17", "pointer", file("special_tokens_map.json", POINTER), "CF29 SD17", place="special_tokens_map.json"),
     Case("SD17", "empty", **alone("merges.txt", b""), raises="SD17", place="merges.txt"),
     Case("SD18", "gguf", gguf, "SD18", place="tokenizer.model"),
