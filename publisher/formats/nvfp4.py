@@ -177,9 +177,17 @@ def encode_rows(rows: Float32Array, scale: np.float32, policy: Policy = NATIVE) 
     rows = np.ascontiguousarray(rows)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         scales = block_scale_codes(block_amax(rows, SPEC.block), scale, policy)
-        steps = _steps(scales, scale, policy.direction)
+    return encode_elements(rows, scales, scale, policy.direction), scales
+
+
+def encode_elements(
+    rows: Float32Array, block_scales: UInt8Array, scale: np.float32, direction: Direction = "multiply"
+) -> UInt8Array:
+    """Payload uint8 (n, in / 2) of rows (n, in) under block scales uint8 (n, in / 16), wherever those come from."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        steps = _steps(block_scales, scale, direction)
         scaled = rows.reshape(rows.shape[0], -1, SPEC.block) / steps[:, :, np.newaxis]
-    return e2m1.pack(e2m1.encode(scaled.reshape(rows.shape))), scales
+    return e2m1.pack(e2m1.encode(scaled.reshape(rows.shape)))
 
 
 def block_scale_codes(maxima: Float32Array, scale: np.float32, policy: Policy = NATIVE) -> UInt8Array:

@@ -8,6 +8,7 @@ from publisher.native.kernels.quantizers import (
     largest,
     quantize_mxfp4,
     quantize_nvfp4,
+    quantize_nvfp4_mse,
 )
 from publisher.native.threads import thread_by_chunk
 
@@ -23,5 +24,6 @@ __all__ = [
     "largest",
     "quantize_mxfp4",
     "quantize_nvfp4",
+    "quantize_nvfp4_mse",
     "thread_by_chunk",
 ]

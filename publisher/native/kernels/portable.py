@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from publisher.formats import FORMATS, e2m1, e4m3, mxfp4, nvfp4
+from publisher.formats import FORMATS, e2m1, e4m3, mxfp4, nvfp4, sweep
 from publisher.native.threads import T, at_once, row_chunks
 
 NVFP4_BLOCK, MXFP4_BLOCK = FORMATS["nvfp4"].block, FORMATS["mxfp4"].block
@@ -80,22 +80,10 @@ def count_not_finite(weight: Tensor) -> int:
 
 
 def quantize_nvfp4(
-    weight: Tensor, amax: Tensor, scale_2: Tensor, meter: ErrorMeter | None = None, *, producer: str = "native"
+    weight: Tensor, amax: Tensor, scale_2: Tensor, meter: ErrorMeter | None = None, producer: str = "native"
 ) -> tuple[Tensor, Tensor]:
-    """Quantize to NVFP4 in max mode; `native` is modelopt 0.47's `nvfp4_tensor.py`, dynamic path.
-
-    Args:
-        weight: (rows, columns) BF16, F16 or F32, finite; columns is a multiple of 16.
-        amax: `block_amax(weight, 16)`.
-        scale_2: from `global_scale`, shared by all members of a fused group.
-        meter: counts the error made.
-        producer: whose arithmetic, a key of `formats.nvfp4.POLICIES`.
-
-    Returns:
-        payload U8 (rows, columns / 2) and block scales E4M3 (rows, columns / 16).
-    """
-    policy = nvfp4.POLICIES[producer]
-    scale_2 = scale_2.to(weight.device)
+    """See `quantizers.quantize_nvfp4`."""
+    policy, scale_2 = nvfp4.POLICIES[producer], scale_2.to(weight.device)
     if policy.direction == "divide":
         ratio = scale_2 * (amax.float() / torch.full((), e2m1.MAX, device=weight.device))
     else:
@@ -106,25 +94,46 @@ def quantize_nvfp4(
     if policy.zero_code is not None:
         codes = scales.view(torch.uint8)
         codes.masked_fill_(codes == 0, policy.zero_code)
-    steps = scales.float() / scale_2 if policy.direction == "divide" else scales.float() * scale_2
-    return _encode(weight, steps, NVFP4_BLOCK, True, meter), scales
+    return encode_nvfp4(weight, scales, scale_2, meter, producer), scales
+
+
+def encode_nvfp4(
+    weight: Tensor, scales: Tensor, scale_2: Tensor, meter: ErrorMeter | None = None, producer: str = "native"
+) -> Tensor:
+    """Payload of a weight under E4M3 block scales, wherever those come from."""
+    units, scale_2 = scales.float(), scale_2.to(weight.device)
+    divide = nvfp4.POLICIES[producer].direction == "divide"
+    return _encode(weight, units / scale_2 if divide else units * scale_2, NVFP4_BLOCK, True, meter)
+
+
+def best_scales(weight: Tensor, largest: float) -> Tensor:
+    """E4M3 block scales of the smallest squared error: every candidate of `publisher.formats.sweep` tried in turn."""
+    steps = torch.from_numpy(sweep.candidate_steps(largest)).to(weight.device)
+    codes = torch.empty((weight.shape[0], weight.shape[1] // NVFP4_BLOCK), dtype=torch.uint8, device=weight.device)
+
+    def search(rows: slice) -> None:
+        values = weight[rows].float().abs_().view(-1, codes.shape[1], NVFP4_BLOCK)
+        best = torch.full(values.shape[:2], torch.inf, device=weight.device)
+        found = torch.ones_like(best, dtype=torch.uint8)
+        for code, step in enumerate(steps, 1):
+            error = values - _e2m1(values / step)[1].mul_(step)
+            error.mul_(error)
+            loss = error[..., 0].clone()
+            for place in range(1, NVFP4_BLOCK):  # in this order on every device
+                loss += error[..., place]
+            better = loss < best
+            best = torch.where(better, loss, best)
+            found.masked_fill_(better, code)
+        codes[rows] = found
+
+    _over(weight, search)
+    return codes.view(torch.float8_e4m3fn)
 
 
 def quantize_mxfp4(
-    weight: Tensor, amax: Tensor, mode: str, meter: ErrorMeter | None = None, *, producer: str = "native"
+    weight: Tensor, amax: Tensor, mode: str, meter: ErrorMeter | None = None, producer: str = "native"
 ) -> tuple[Tensor, Tensor]:
-    """Quantize to MXFP4.
-
-    Args:
-        weight: (rows, columns) BF16, F16 or F32, finite; columns is a multiple of 32.
-        amax: `block_amax(weight, 32)`.
-        mode: even, floor, ceil or ceil6.
-        meter: counts the error made.
-        producer: whose signed zeros, a key of `formats.mxfp4.POLICIES` with the codes of `native` for all-zero blocks.
-
-    Returns:
-        payload U8 (rows, columns / 2) and E8M0 scales as U8 (rows, columns / 32).
-    """
+    """See `quantizers.quantize_mxfp4`."""
     codes = e8m0_codes(amax.float(), mode)
     exponents = torch.where(codes > 0, codes << 23, 1 << 22)  # code 0 is 2^-127, a subnormal
     signed = mxfp4.POLICIES[producer].signs == "negative"

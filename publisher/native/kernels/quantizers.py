@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from publisher.formats import e8m0, nvfp4
+from publisher.formats import e8m0, nvfp4, sweep
 from publisher.native.kernels import portable, thresholds
 from publisher.native.kernels.portable import BITS, MXFP4_BLOCK, NVFP4_BLOCK, ErrorMeter
 from publisher.native.threads import at_once, row_chunks
@@ -46,9 +46,9 @@ def accelerated() -> bool:
     return True
 
 
-def _kernels(weight: Tensor) -> ModuleType | None:
-    """The compiled kernels, where they are the better choice for this weight."""
-    if weight.device.type != "cpu" or weight.numel() < COMPILED_FROM or not accelerated():
+def _kernels(weight: Tensor, work: int = 1) -> ModuleType | None:
+    """The compiled kernels, where they are the better choice for so much work on each element of this weight."""
+    if weight.device.type != "cpu" or weight.numel() * work < COMPILED_FROM or not accelerated():
         return None
     from publisher.native.kernels import compiled
 
@@ -84,11 +84,11 @@ def largest(amax: Tensor) -> Tensor:
 
 
 def global_scale(amax: Tensor, producer: str = "native") -> Tensor:
-    """NVFP4's global scale as the producer stores it, computed on the CPU wherever the weight is.
+    """NVFP4's global scale as a producer stores it, computed on the CPU wherever the weight is.
 
     Args:
         amax: fp32 scalar, the largest magnitude of the fused group.
-        producer: whose arithmetic, a key of `formats.nvfp4.POLICIES`.
+        producer: a key of `publisher.formats.nvfp4.POLICIES`.
     """
     return torch.tensor(float(nvfp4.global_scale(float(amax), nvfp4.POLICIES[producer])), dtype=torch.float32)
 
@@ -96,23 +96,55 @@ def global_scale(amax: Tensor, producer: str = "native") -> Tensor:
 def quantize_nvfp4(
     weight: Tensor, amax: Tensor, scale_2: Tensor, meter: ErrorMeter | None = None, *, producer: str = "native"
 ) -> tuple[Tensor, Tensor]:
-    """Quantize to NVFP4 in max mode; `native` is modelopt 0.47's `nvfp4_tensor.py`, dynamic path.
+    """Quantize to NVFP4 in max mode (modelopt 0.47 `nvfp4_tensor.py`, dynamic path; compressed-tensors' observers).
 
     Args:
         weight: (rows, columns) BF16, F16 or F32, finite; columns is a multiple of 16.
         amax: `block_amax(weight, 16)`.
         scale_2: from `global_scale`, shared by all members of a fused group.
         meter: counts the error made.
-        producer: whose arithmetic, a key of `formats.nvfp4.POLICIES`.
+        producer: whose arithmetic: native, modelopt or compressed-tensors.
 
     Returns:
         payload U8 (rows, columns / 2) and block scales E4M3 (rows, columns / 16).
     """
     kernels = _kernels(weight)
     if kernels is None:
-        return portable.quantize_nvfp4(weight, amax, scale_2, meter, producer=producer)
+        return portable.quantize_nvfp4(weight, amax, scale_2, meter, producer)
     scales, steps = thresholds.nvfp4_rules(float(scale_2), _KINDS[weight.dtype], producer)
     payload, codes = _quantize(kernels, weight, amax, NVFP4_BLOCK, scales, steps, meter)
+    return payload, codes.view(torch.float8_e4m3fn)
+
+
+def quantize_nvfp4_mse(
+    weight: Tensor, amax: Tensor, largest: Tensor, scale_2: Tensor, meter: ErrorMeter | None = None
+) -> tuple[Tensor, Tensor]:
+    """Quantize to NVFP4, each block under the scale of its smallest squared error (see `publisher.formats.sweep`).
+
+    Args:
+        weight: (rows, columns) BF16, F16 or F32, finite; columns is a multiple of 16.
+        amax: `block_amax(weight, 16)`.
+        largest: fp32 scalar, the largest magnitude of the fused group.
+        scale_2: `global_scale(largest)`.
+        meter: counts the error made.
+
+    Returns:
+        payload U8 (rows, columns / 2) and block scales E4M3 (rows, columns / 16).
+    """
+    kernels = _kernels(weight, work=len(sweep.CODES))
+    if kernels is None:
+        scales = portable.best_scales(weight, float(largest))
+        return portable.encode_nvfp4(weight, scales, scale_2, meter), scales
+    from publisher.native.kernels import search
+
+    candidates = search.candidates(float(largest))
+    rules = thresholds.nvfp4_rules(float(scale_2), _KINDS[weight.dtype])
+    heights = amax.float().numpy()
+
+    def improve(rows: slice, bits: Any, coded: Any) -> None:
+        search.best_codes(bits, heights[rows], candidates, coded)
+
+    payload, codes = _quantize(kernels, weight, amax, NVFP4_BLOCK, *rules, meter, improve)
     return payload, codes.view(torch.float8_e4m3fn)
 
 
@@ -126,14 +158,14 @@ def quantize_mxfp4(
         amax: `block_amax(weight, 32)`.
         mode: even, floor, ceil or ceil6.
         meter: counts the error made.
-        producer: whose signed zeros, a key of `formats.mxfp4.POLICIES` with the codes of `native` for all-zero blocks.
+        producer: whose arithmetic: native, quark or compressed-tensors.
 
     Returns:
         payload U8 (rows, columns / 2) and E8M0 scales as U8 (rows, columns / 32).
     """
     kernels = _kernels(weight)
     if kernels is None:
-        return portable.quantize_mxfp4(weight, amax, mode, meter, producer=producer)
+        return portable.quantize_mxfp4(weight, amax, mode, meter, producer)
     scales, steps = thresholds.mxfp4_rules(cast(e8m0.Mode, mode), _KINDS[weight.dtype], producer)
     return _quantize(kernels, weight, amax, MXFP4_BLOCK, scales, steps, meter)
 
@@ -146,7 +178,9 @@ def _quantize(
     scales: thresholds.Scales,
     steps: thresholds.Steps,
     meter: ErrorMeter | None,
+    improve: Callable[[slice, Any, Any], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
+    """Payload and scale codes; `improve` may change a chunk's codes (rows, their weights' bits, codes)."""
     rows, columns = weight.shape
     payload = torch.empty((rows, columns // 2), dtype=torch.uint8)
     codes = torch.empty((rows, columns // block), dtype=torch.uint8)
@@ -155,6 +189,8 @@ def _quantize(
     def quantize(run: slice) -> Any:
         sums = None if meter is None else np.zeros(2)
         kernels.scale_codes(peaks[run], scales, coded[run])
+        if improve is not None:
+            improve(run, bits[run], coded[run])
         kernels.encode(bits[run], coded[run], steps, block, packed[run], sums)
         return sums
 

@@ -62,49 +62,43 @@ class Scales:
 @functools.lru_cache(maxsize=16)
 def nvfp4_rules(scale: float, kind: Kind, producer: str = "native") -> tuple[Scales, Steps]:
     """NVFP4 max mode under one global scale, by the arithmetic of one of `nvfp4.POLICIES`."""
+    return nvfp4_scales(np.float32(scale), kind, producer), nvfp4_steps(np.float32(scale), kind, producer)
+
+
+def nvfp4_scales(scale: np.float32, kind: Kind, producer: str = "native") -> Scales:
+    """Block maximum to E4M3 code; the first one is what blocks get whose ratio is zero, or rounds to zero."""
     policy = nvfp4.POLICIES[producer]
-    divided = policy.direction == "divide"
-    scales = _divided_scales(np.float32(scale), kind, policy) if divided else nvfp4_scales(np.float32(scale), kind)
-    return scales, nvfp4_steps(np.float32(scale), kind, policy)
+    codes = np.arange(e4m3.MAX_CODE + 1, dtype=np.uint8)
+    if policy.direction == "divide":
+        plain = replace(policy, zero_code=0)
 
+        def code(maxima: Float32Array) -> UInt8Array:
+            with np.errstate(over="ignore"):
+                return nvfp4.block_scale_codes(maxima, scale, plain)
 
-def _divided_scales(scale: np.float32, kind: Kind, policy: nvfp4.Policy) -> Scales:
-    """Block maximum to E4M3 code where the global scale is a divisor; what would be code 0 gets the policy's own."""
-    plain = replace(policy, zero_code=0)
-
-    def code(maxima: Float32Array) -> UInt8Array:
-        with np.errstate(over="ignore"):
-            return nvfp4.block_scale_codes(maxima, scale, plain)
-
-    codes = np.arange(e4m3.NAN_CODE, dtype=np.uint8)
-    starts = _first_coded(code, codes[1:])
-    codes[0] = policy.zero_code or 0
+        starts = _first_coded(code, codes[1:])
+    else:
+        marks = np.concatenate(([_SMALLEST], _e4m3_marks()))  # every ratio that is not zero is raised to 2**-9
+        starts = first_reaching(np.array([np.float32(e2m1.MAX) * scale]), marks)[0]
+    codes[0] = nvfp4.block_scale_codes(np.zeros(1, np.float32), scale, policy)[0]
     return _scales(starts, codes, kind)
 
 
-def nvfp4_scales(scale: np.float32, kind: Kind) -> Scales:
-    """Block maximum to E4M3 code by `native`; a ratio that is zero counts as 1, the smallest others as 2**-9."""
-    divisor = np.array([np.float32(e2m1.MAX) * scale])
-    marks = np.concatenate(([_SMALLEST], _e4m3_marks()))
-    codes = np.arange(len(marks) + 1, dtype=np.uint8)
-    codes[0] = nvfp4.block_scale_codes(np.zeros(1, np.float32), scale)[0]
-    return _scales(first_reaching(divisor, marks)[0], codes, kind)
-
-
-def nvfp4_steps(scale: np.float32, kind: Kind, policy: nvfp4.Policy = nvfp4.NATIVE) -> Steps:
+def nvfp4_steps(scale: np.float32, kind: Kind, producer: str = "native") -> Steps:
     """E4M3 code to boundaries; a minus sign is kept where the quotient is not zero."""
+    used = slice(1, e4m3.NAN_CODE)
     steps = np.zeros(256, np.float32)
-    blocks = e4m3.DECODE[1 : e4m3.NAN_CODE]
-    steps[1 : e4m3.NAN_CODE] = blocks / scale if policy.direction == "divide" else blocks * scale
+    units = e4m3.DECODE[used]
+    with np.errstate(over="ignore"):
+        steps[used] = units / scale if nvfp4.POLICIES[producer].direction == "divide" else units * scale
     starts = np.full((256, MARKS), _INFINITY, np.int64)
-    marks = np.concatenate(([_SMALLEST], _e2m1_marks()))
-    starts[1 : e4m3.NAN_CODE] = first_reaching(steps[1 : e4m3.NAN_CODE], marks)
+    starts[used] = first_reaching(steps[used], np.concatenate(([_SMALLEST], _e2m1_marks())))
     return _steps(starts, steps, kind)
 
 
 @functools.cache
 def mxfp4_rules(mode: e8m0.Mode, kind: Kind, producer: str = "native") -> tuple[Scales, Steps]:
-    """MXFP4 in one of its modes, by one of `mxfp4.POLICIES`: in `native` zero gets no sign."""
+    """MXFP4 in one of its modes, in the arithmetic of a producer that rounds ties to even."""
     policy = mxfp4.POLICIES[producer]
 
     def code(maxima: Float32Array) -> UInt8Array:
@@ -114,9 +108,9 @@ def mxfp4_rules(mode: e8m0.Mode, kind: Kind, producer: str = "native") -> tuple[
     starts = _first_coded(code, codes[1:])
     divisors = e8m0.DECODE[: e8m0.NAN_CODE]
     marks = _e2m1_marks()
+    sign = marks[:1] if policy.signs == "nonzero" else np.array([_SMALLEST])
     boundaries = np.full((256, MARKS), _INFINITY, np.int64)
-    signed = marks[:1] if policy.signs == "nonzero" else np.array([_SMALLEST])
-    boundaries[: e8m0.NAN_CODE] = first_reaching(divisors, np.concatenate((signed, marks)))
+    boundaries[: e8m0.NAN_CODE] = first_reaching(divisors, np.concatenate((sign, marks)))
     return _scales(starts, codes, kind), _steps(boundaries, np.append(divisors, np.float32(0)), kind)
 
 

@@ -58,10 +58,12 @@ class Emitter:
 
 
 def all_lanes(kind: Any, value: float, lanes: int = LANES) -> Any:
+    """A constant in all lanes."""
     return ir.Constant(ir.VectorType(kind, lanes), [value] * lanes)
 
 
 def vector(kind: Any) -> Any:
+    """The type of sixteen of a kind."""
     return ir.VectorType(kind, LANES)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from publisher import formats
+from publisher.formats import sweep
 from publisher.native import kernels
 from publisher.native.kernels import portable, quantizers
 
@@ -121,6 +122,29 @@ def test_every_bf16_value_beside_every_scale_boundary() -> None:
         expected = formats.mxfp4.quantize(weight.float().numpy(), mode=mode)
         assert np.array_equal(scales.numpy(), expected.block_scales)
         assert np.array_equal(payload.numpy(), expected.payload)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_mse_gives_the_reference_bytes(kind: str, dtype: torch.dtype) -> None:
+    weight = weights(kind, dtype)
+    amax = kernels.block_amax(weight, 16)
+    largest = kernels.largest(amax)
+    meter = kernels.ErrorMeter.on(weight.device)
+    payload, scales = kernels.quantize_nvfp4_mse(weight, amax, largest, kernels.global_scale(largest), meter)
+    expected = sweep.quantize(weight.float().numpy())
+    assert np.array_equal(scales.view(torch.uint8).numpy(), expected.block_scales)
+    assert np.array_equal(payload.numpy(), expected.payload)
+
+
+def test_mse_errs_less_than_max() -> None:
+    weight = weights("normal", torch.bfloat16)
+    amax = kernels.block_amax(weight, 16)
+    largest = kernels.largest(amax)
+    plain, best = kernels.ErrorMeter.on(weight.device), kernels.ErrorMeter.on(weight.device)
+    kernels.quantize_nvfp4(weight, amax, kernels.global_scale(largest), plain)
+    kernels.quantize_nvfp4_mse(weight, amax, largest, kernels.global_scale(largest), best)
+    assert float(best.error) < 0.95 * float(plain.error)
 
 
 def test_golden_codes_of_all_ties() -> None:
