@@ -13,9 +13,11 @@ from publisher.card.context import card_context, read_person
 from publisher.card.render import render
 from publisher.checkpoint.open import open_checkpoint
 from publisher.checkpoint.source import resolve
+from publisher.claims.document import read_document
+from publisher.claims.scores import judge
 from publisher.errors import PublisherError
 from publisher.evals.protocol import UnlikeProtocols
-from tests.evals.conftest import document, real, write
+from tests.evals.conftest import document, real, sample, write
 
 STRICT = "gsm8k:exact_match,strict-match"
 
@@ -123,3 +125,19 @@ def test_hostile_names_are_inert(nvfp4: Path, inputs: dict[str, Any], tmp_path: 
     assert "[x](" not in body
     assert r"\{\{ 7 \}\}" in body
     assert "{{ 7" not in body
+
+
+def test_the_card_s_own_figures_hold_what_the_claims_are_held_to(
+    nvfp4: Path, inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    """A z that is paired by document is larger than the scores' own errors give, and its column must say so."""
+    right = {"bf16": [n % 10 < 7 for n in range(200)], "nvfp4": [n % 100 < 65 or n % 10 < 6 for n in range(200)]}
+    for name, answers in right.items():
+        mean = sum(answers) / 200
+        body = document({"quiz:acc,none": (mean, 0.03), "more:acc,none": (mean, 0.03)}, n=200)
+        lines = [sample(number, float(answer)) for number, answer in enumerate(answers)]
+        write(tmp_path / name, body, {"quiz": lines, "more": lines})
+    places = {"baseline": [f"BF16={tmp_path}/bf16"], "results": [f"NVFP4={tmp_path}/nvfp4"], "average": ["all"]}
+    text = card(nvfp4, inputs, {**inputs["person"], "evaluation": places})
+    assert "| z (paired) |" in text
+    assert list(judge(read_document(text))) == []
