@@ -30,7 +30,8 @@ def folder(root: Path, files: dict[str, bytes | str], card: str | None = None) -
 
 def test_every_kind_of_terms_is_found_in_any_folder_and_code_is_not() -> None:
     names = ["LICENSE", "license.txt", "docs/LICENCE.md", "NOTICE", "COPYING.LESSER", "USE_POLICY.md",
-             "THIRD_PARTY_NOTICES.md", "third-party/a/LICENSE-MIT"]  # fmt: skip
+             "THIRD_PARTY_NOTICES.md", "third-party/a/LICENSE-MIT", "MODEL_LICENSE",
+             "Tongyi Qianwen LICENSE AGREEMENT.txt", "acceptable_use_policy.md"]  # fmt: skip
     others = ["license_check.py", "README.md", "config.json", "unlicensed.txt", "model.safetensors"]
     assert licence.licence_paths([*names, *others]) == sorted(names)
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from publisher.checkpoint.terms import Duties, begins, licence_texts, meant_by, title
+from publisher.checkpoint.terms import Duties, begins, licence_texts, meant_by, terms_in, title
 from publisher.findings import ERROR, WARNING, Found
 from publisher.rules import Scope, rule
 from publisher.subjects import CARD, Terms, Upstream
 
 FAMILIES = ("bsd", "cc", "gpl", "lgpl", "openrail")  # names the Hub knows for several licences at once
+_POLICY = re.compile(r"(?:acceptable|prohibited)?[_-]?use[_-]")
 _CHANGED = re.compile(r"quanti[sz]|convert|modif|changed|deriv|compress|four bits|4-bit|fp4")
 
 
@@ -180,7 +181,7 @@ def missing_use_policy(terms: Terms) -> Iterator[Found]:
     Seen: Llama's USE_POLICY.md; Gemma Prohibited Use Policy; Attachment A of the OpenRAIL licences.
     """
     names = terms.checkpoint.files.sizes
-    policies = [name for name in names if name.rpartition("/")[2].lower().startswith("use_policy")]
+    policies = [name for name in terms_in(names) if _POLICY.match(name.rpartition("/")[2].lower())]
     inside = {found.identifier for found in terms.recognised.values()}
     for duty in terms.duties:
         if duty.policy is None or policies or (duty.identifier in inside and "Attachment" in duty.policy.name):

@@ -20,7 +20,7 @@ MAX_WORDS = 20_000
 _RUN = 8  # words in a row that the standard text does not have, to count as an addition
 _LACKING = 0.05  # of the standard text's words may be other ones: names, titles, numbers of paragraphs
 _SHOWN = 14  # words of an addition that are quoted
-_COPYRIGHT = re.compile(r"^\W*(?:copyright|\(c\)|©|all rights reserved).*$", re.IGNORECASE | re.MULTILINE)
+_COPYRIGHT = re.compile(r"^[^\w\n]*(?:copyright|\(c\)|©|all rights reserved).*$", re.IGNORECASE | re.MULTILINE)
 _WORD = re.compile(r"[a-z0-9]+")
 _TAIL = ("end", "of", "terms", "and", "conditions")  # what follows is an appendix, which nobody has to keep
 

@@ -19,6 +19,7 @@ from publisher.checkpoint import spdx
 from publisher.checkpoint.files import safe_name
 
 MAX_TEXT = 1 << 20  # characters of a text that is judged; the longest licences have some forty thousand
+_LICENCE = re.compile(r"^(?!notice|third.party|use.policy).*(?:licen[cs]e|^copying)")
 _QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'", "*": None, "_": None})
 
 
@@ -93,7 +94,7 @@ def terms_in(names: Iterable[str]) -> list[str]:
 def licence_texts(names: Iterable[str]) -> list[str]:
     """Files that hold a licence itself: LICENSE at the root before any other spelling or folder."""
     links = jsonio.data("licences/files.json")["link"]
-    found = [path for path in terms_in(names) if path.rpartition("/")[2].lower().startswith(("licen", "copying"))]
+    found = [path for path in terms_in(names) if _LICENCE.search(path.rpartition("/")[2].lower())]
     return sorted(found, key=lambda path: (path not in links, path.count("/"), path))
 
 

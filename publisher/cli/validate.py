@@ -64,7 +64,7 @@ def command(
             base_model=original.repo if original else None,
             settings={"gated": place.gated, "private": place.private} if place.repo else None,
             repo=place.repo,
-            source_gate=original.gate if original and not place.private else None,
+            source_gate="off" if place.private else original.gate if original else None,
             sample=sample,
         )
         depth = level or ("full" if place.folder or sample else "headers")

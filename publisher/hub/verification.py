@@ -173,7 +173,7 @@ def _findings(
         card=True,
         settings={"gated": False if settings.gate == "off" else settings.gate, "private": settings.private},
         repo=repo,
-        source_gate=source.gate if source and not settings.private else None,
+        source_gate="off" if settings.private else source.gate if source else None,  # what nobody sees needs no gate
     )
     waivers = {code: reason for code, reason in asked.waivers.items() if code in known and reason.strip()}
     report = rules.run(evidence, level="headers", select=("LC",), ignore=ELSEWHERE, waivers=waivers)

@@ -28,7 +28,7 @@ class Evidence:
         gate: the gate the publication asks for: auto, manual or off.
         settings: the repository's settings as read back (`gated`, `private`), where they are known.
         repo: `org/name` under which it is, or will be, published.
-        source_gate: the gate of the source's repository: auto, manual or off.
+        source_gate: the gate of the source's repository: auto, manual or off; off too where only owners see the result.
         sample: blocks per module that payload rules read, chosen with a fixed seed; None reads every one.
     """
 

@@ -58,7 +58,17 @@ def test_an_addition_is_quoted_from_its_beginning() -> None:
     assert found.added.startswith("our only modification part is that")
 
 
-@pytest.mark.parametrize("text", ["the of and to in permission notice software " * 2400, APACHE * 9, "a " * 5_000_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n" * 3_000_000,
+        "-" * 3_000_000,
+        "- \n" * 900_000,
+        "the of and to in permission notice software " * 2400,
+        APACHE * 9,
+        "a " * 5_000_000,
+    ],
+)
 def test_no_text_takes_long(text: str) -> None:
     began = time.monotonic()
     spdx.match(text)

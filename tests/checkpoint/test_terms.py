@@ -74,7 +74,8 @@ def test_a_name_means_every_licence_that_goes_by_it() -> None:
 
 def test_licence_files_come_before_what_surrounds_them() -> None:
     names = ["docs/LICENSE", "LICENSE.txt", "NOTICE", "LICENSE.md", "COPYING", "../LICENSE", "license_check.py"]
-    assert terms.licence_texts(names) == ["LICENSE.md", "COPYING", "LICENSE.txt", "docs/LICENSE"]
+    names += ["MODEL_LICENSE", "THIRD_PARTY_LICENSES.txt"]
+    assert terms.licence_texts(names) == ["LICENSE.md", "COPYING", "LICENSE.txt", "MODEL_LICENSE", "docs/LICENSE"]
     assert terms.notices(names) == ["NOTICE"]
 
 
