@@ -37,10 +37,12 @@ REFUSED = frozenset(
 VERBS = {
     "plan": "Say what a recipe would do, module by module, and refuse what cannot work.",
     "quantize": "Quantize a source as a recipe says.",
+    "calibrate": "Run a model on text and keep the range of every layer's inputs.",
     "validate": "Check a checkpoint against the rules.",
     "inspect": "Say what a checkpoint holds: dtypes, coverage, sizes, what it declares.",
     "diff": "Say what differs between two checkpoints or two recipes.",
     "fix": "Repair index, declarations, exclude list and side files; never a weight.",
+    "convert": "Write an NVFP4 checkpoint in another layout, its codes untouched.",
     "eval": "Compare benchmark results with a baseline's, and refuse what is not comparable.",
     "card": "Render a model card from the files, or compare any card with them.",
     "push": "Quantize, validate, write the card, publish and prove what arrived.",
