@@ -396,7 +396,7 @@ class Run:
             gate=order.target.gate if order.target else None,
             card=card,
             repo=order.target.repo if order.target else None,
-            source_gate=None if order.target and order.target.private else self.prepared.source.gate,
+            source_gate="off" if order.target and order.target.private else self.prepared.source.gate,
         )
         progress = _Progress(self.journal, "validate", "bytes")
         return rules.run(
