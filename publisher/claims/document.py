@@ -22,6 +22,7 @@ MAX_TEXT = 20_000  # characters of one paragraph
 MAX_SENTENCE = 1_000  # characters; nobody claims anything beyond
 MAX_ROWS = 1_000
 _FRONT = re.compile(r"\A---[ \t]*\n(?:.*?\n)?---[ \t]*(?:\n|\Z)", re.DOTALL)
+_BULLET = re.compile(r"^[ \t]{0,8}\u2022[ \t]", re.MULTILINE)  # as pages are copied
 _LINK = re.compile(r"!?\[([^\[\]\n]{0,200})\]\([^()\s]{0,300}(?:\s\"[^\"\n]{0,100}\")?\)")
 _TAG = re.compile(r"<https?://([^<>\s]{0,300})>|</?[A-Za-z][^<>\n]{0,200}>")
 _MARKS = re.compile(r"\*\*|__|~~|`+|\\(?=[!-/:-@\[-`{-~])")
@@ -95,6 +96,7 @@ def read_document(card: str) -> Document:
         card: the whole README.md.
     """
     text = card[:MAX_CARD].replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
+    text = _BULLET.sub("- ", text)
     front = _FRONT.match(text)
     skipped = text.count("\n", 0, front.end()) if front else 0
     walk = _Walk(skipped + 1)

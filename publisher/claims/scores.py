@@ -84,8 +84,12 @@ def _table(grid: Grid) -> Table | None:
     ]
     deltas = tuple(c for c in numeric if _DELTA.search(grid.head[c]))
     others = [
-        c for c in numeric if c not in deltas and not _RECOVERY.search(grid.head[c])
-        and not _Z.fullmatch(grid.head[c]) and not _STATISTIC.match(grid.head[c])
+        c
+        for c in numeric
+        if c not in deltas
+        and not _RECOVERY.search(grid.head[c])
+        and not _Z.fullmatch(grid.head[c])
+        and not _STATISTIC.match(grid.head[c])
     ]
     scores = tuple(c for c in others if _is_score(grid.head[c], cells, c))
     if len(scores) < 2 or not (deltas or _spread(cells) or any(_AVERAGE.fullmatch(r[0]) for r in grid.rows if r)

@@ -69,6 +69,14 @@ def test_lines_that_break_hard_are_statements_of_their_own() -> None:
     assert [(s.label, s.text) for s in told] == [("Layers", "2"), ("Experts", "4"), ("Heads", "8")]
 
 
+def test_the_bullets_of_a_copied_page_are_a_list() -> None:
+    told = read_document("Kept at BF16:\n\n  \u2022 lm_head\n  \u2022 routers").sentences
+    assert [(s.line, s.label, s.text) for s in told][1:] == [
+        (3, "Kept at BF16", "lm_head"),
+        (4, "Kept at BF16", "routers"),
+    ]
+
+
 def test_marks_links_and_entities_are_taken_off() -> None:
     assert plain("**a** `b` ![c](d.png) <b>e</b> &times; \\* <https://f.org>") == "a b c e × * f.org"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from tests.builders.tiny import llama, nvfp4
 from tests.cli.conftest import Workspace
+from tests.hub.loopback import LoopbackHub
 
 
 def test_card_prints_what_the_files_say(pushed: Workspace) -> None:
@@ -46,3 +48,17 @@ def test_help_tells_of_both(pushed: Workspace) -> None:
     assert "publisher card [OPTIONS] PATH" in told
     assert "publisher card lint [OPTIONS] PATH" in told
     assert "--complete" in pushed.publisher("card", "lint", "--help").out
+
+
+def test_a_repositorys_card_is_read_without_its_weights(workspace: Workspace) -> None:
+    tiny = nvfp4(llama())
+    tiny.files["README.md"] += b"\n- Group size: 32\n"
+    folder = tiny.write(workspace.folder / "a")
+    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    with LoopbackHub() as hub:
+        hub.seed_repo(f"{hub.user}/tiny-fp4", files)
+        env = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(workspace.folder / "home")}
+        place = f"hf://{hub.user}/tiny-fp4"
+        done = workspace.publisher("card", "lint", place, "--format", "json", code=1, **env)
+    assert [finding["code"] for finding in done.json["findings"]] == ["LC04"]
+    assert "blocks hold 16" in done.json["findings"][0]["message"]
