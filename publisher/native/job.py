@@ -18,7 +18,7 @@ from publisher.formats import LAYOUTS, Layout
 ENGINE = "native"
 # format: layout: modes; nothing is calibrated here
 ABILITIES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "nvfp4": {"modelopt": ("max",), "compressed-tensors": ("max",)},
+    "nvfp4": {"modelopt": ("max", "mse"), "compressed-tensors": ("max",)},
     "mxfp4": {"quark": ("even", "floor", "ceil", "ceil6"), "compressed-tensors": ("even",)},
 }
 ACTIVATIONS = {"nvfp4": ("none",), "mxfp4": ("dynamic", "none")}

@@ -191,7 +191,7 @@ class Quantizer:
         peaks = [kernels.largest(amax) for amax in amaxes]
         for ref, weight, peak in zip(unit.refs, weights, peaks, strict=True):
             _refuse_not_finite(ref, weight, peak)
-        scale_2 = kernels.global_scale(torch.stack(peaks).amax(), self._job.producer)
+        largest = torch.stack(peaks).amax()
         for ref, amax, peak in zip(unit.refs, amaxes, peaks, strict=True):
             weight = weights.pop(0)
             self._stop()
@@ -199,12 +199,16 @@ class Quantizer:
                 continue
             if not peak:
                 emit(STAGE, "warning", message=f"{ref.name} is all zero; it is stored as zeros with finite scales.")
-            self._store(ref, weight, amax, scale_2)
+            self._store(ref, weight, amax, largest)
 
-    def _store(self, ref: TensorRef, weight: Tensor, amax: Tensor, scale_2: Tensor) -> None:
+    def _store(self, ref: TensorRef, weight: Tensor, amax: Tensor, largest: Tensor) -> None:
         meter, job = kernels.ErrorMeter.on(weight.device), self._job
         if job.format == "nvfp4":
-            payload, scales = kernels.quantize_nvfp4(weight, amax, scale_2, meter, producer=job.producer)
+            scale_2 = kernels.global_scale(largest, job.producer)
+            if job.mode == "mse":
+                payload, scales = kernels.quantize_nvfp4_mse(weight, amax, largest, scale_2, meter)
+            else:
+                payload, scales = kernels.quantize_nvfp4(weight, amax, scale_2, meter, producer=job.producer)
             self._writer.write(self._name(ref, "global_scale"), [_raw(scale_2)])
         else:
             payload, scales = kernels.quantize_mxfp4(weight, amax, job.mode, meter, producer=job.producer)

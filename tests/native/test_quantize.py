@@ -17,6 +17,7 @@ from publisher.checkpoint.modules import fused_groups
 from publisher.checkpoint.open import open_checkpoint
 from publisher.checkpoint.writer import StagedWriter
 from publisher.errors import CheckpointError
+from publisher.formats import sweep
 from publisher.native import quantize
 from publisher.native.job import read_job
 from publisher.native.quantize import Quantizer, plan_layout, plan_units
@@ -65,21 +66,23 @@ def run(job_path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         return staged, writer.notes
 
 
-@pytest.mark.parametrize("read_ahead", [0, 1 << 30])
+@pytest.mark.parametrize(("read_ahead", "mode"), [(0, "max"), (1 << 30, "max"), (0, "mse")])
 def test_nvfp4_shares_one_scale_in_each_fused_group(
-    source: Write, job: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_ahead: int
+    source: Write, job: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_ahead: int, mode: str
 ) -> None:
     monkeypatch.setattr(quantize, "_READ_AHEAD", read_ahead)
     shards = moe()
     names = linears(shards)
     groups = fused_groups(names)
     assert len(groups) == 4  # q_a + kv_a, and gate + up of three experts
-    staged, _ = run(job(tmp_path / "r/job.json", source(tmp_path / "s", shards), names, groups=groups, shard_size=9000))
+    changes = {"groups": groups, "shard_size": 9000, "mode": mode}
+    staged, _ = run(job(tmp_path / "r/job.json", source(tmp_path / "s", shards), names, **changes))
+    reference = sweep.quantize if mode == "mse" else formats.nvfp4.quantize
     original = shards[0] | shards[1]
     group_of = {member: members for members in groups.values() for member in members}
     for name in names:
         weights = [original[f"{member}.weight"].float().numpy() for member in group_of.get(name, (name,))]
-        expected = formats.nvfp4.quantize(
+        expected = reference(
             original[f"{name}.weight"].float().numpy(), global_amax=max(float(np.abs(w).max()) for w in weights)
         )
         assert np.array_equal(staged[f"{name}.weight"].numpy(), expected.payload)
