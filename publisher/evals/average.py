@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from publisher.errors import PublisherError
-from publisher.evals.comparison import Delta, Estimate, Line, matches, named
+from publisher.evals.comparison import Delta, Estimate, Line, matches, named, recovery
 from publisher.evals.results import Key
 from publisher.evals.significance import Error
 
@@ -88,5 +88,4 @@ def _mean_delta(
     if len(errors) == len(deltas) and distinct:
         value = sum(error**2 for error in errors) ** 0.5 / len(errors)
         error = Error(value=value, method=f"from the errors of {len(errors)} scores")
-    fine = baseline > 0 and higher is not False
-    return Delta(value=result - baseline, error=error, recovery=result / baseline if fine else None)
+    return Delta(value=result - baseline, error=error, recovery=recovery(result, baseline, higher))

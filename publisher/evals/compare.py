@@ -16,7 +16,7 @@ from publisher import jsonio
 from publisher.errors import PublisherError
 from publisher.evals import pairing, protocol
 from publisher.evals.average import averaged
-from publisher.evals.comparison import Comparison, Delta, Estimate, Line, matches, named
+from publisher.evals.comparison import Comparison, Delta, Estimate, Line, matches, named, recovery
 from publisher.evals.results import Key, Run
 from publisher.evals.sides import Side, sides
 from publisher.evals.significance import Error, independent, over_seeds
@@ -206,8 +206,7 @@ def _delta(
             error = independent(before.stderr, after.stderr)
     else:
         error = Error(value=factor * found.value, method=found.method, freedom=found.freedom)
-    fine = before.value > 0 and higher is not False
-    return Delta(value=after.value - before.value, error=error, recovery=after.value / before.value if fine else None)
+    return Delta(value=after.value - before.value, error=error, recovery=recovery(after.value, before.value, higher))
 
 
 def _note_harness(work: _Work, runs: Iterable[Run]) -> None:

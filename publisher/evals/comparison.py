@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from publisher.evals.results import Key, Run
 from publisher.evals.significance import Error, confidence, margin, ratio
 
+LEAST = 1e-9  # a smaller score is no base of a quotient
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
@@ -102,6 +104,11 @@ class Comparison:
     average: Line | None
     notes: tuple[str, ...]
     runs: tuple[Run, ...]
+
+
+def recovery(result: float, baseline: float, higher_is_better: bool | None) -> float | None:
+    """What part of a baseline's score is left; None where less is better or the baseline is as good as nothing."""
+    return result / baseline if baseline > LEAST and higher_is_better is not False else None
 
 
 def matches(selector: str, keys: Iterable[Key]) -> list[Key]:

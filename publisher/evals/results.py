@@ -21,6 +21,7 @@ from publisher.errors import PublisherError
 MAX_RESULTS = 64 << 20  # bytes; MMLU with all its subtasks is about 300 kB
 MAX_FILES = 200  # results files of one folder
 MAX_LEAVES = 5_000  # tasks below one group
+MAX_SCORE = 1e15  # of any size; what is larger measures nothing and would overflow
 _STAMP = re.compile(r"_(\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}(?:\.\d{1,9})?)$")
 _NUMBER = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,30})?(?:[eE][+-]?\d{1,3})?")
 
@@ -208,6 +209,12 @@ def number(value: Any) -> float | None:
     return found if math.isfinite(found) else None
 
 
+def score(value: Any) -> float | None:
+    """The value where it is a number that something may have scored."""
+    found = number(value)
+    return found if found is not None and abs(found) <= MAX_SCORE else None
+
+
 def _scores(tasks: Mapping[str, Any]) -> Iterator[tuple[Key, Score]]:
     for task, values in tasks.items():
         own = mapping(values)
@@ -215,8 +222,8 @@ def _scores(tasks: Mapping[str, Any]) -> Iterator[tuple[Key, Score]]:
             metric, comma, filter_name = name.partition(",")
             if not comma or (metric.endswith("_stderr") and f"{metric[:-7]},{filter_name}" in own):
                 continue
-            found = number(value)
+            found = score(value)
             if found is not None:
-                error = number(own.get(f"{metric}_stderr,{filter_name}"))
+                error = score(own.get(f"{metric}_stderr,{filter_name}"))
                 known = error if error is not None and error >= 0 else None
                 yield Key(task, metric, filter_name), Score(found, known)

@@ -14,7 +14,7 @@ from typing import Any
 
 from publisher import jsonio
 from publisher.errors import PublisherError
-from publisher.evals.results import mapping, number
+from publisher.evals.results import mapping, score
 
 MAX_LINE = 64 << 20  # bytes; a prompt of a million characters stands there once per choice
 MAX_LINES = 2_000_000
@@ -95,7 +95,7 @@ def _score(value: Any) -> float | None:
     """A document's score; NumPy's truth values were written as words."""
     if isinstance(value, bool):
         return float(value)
-    return {"True": 1.0, "False": 0.0}[value] if value in ("True", "False") else number(value)
+    return {"True": 1.0, "False": 0.0}[value] if value in ("True", "False") else score(value)
 
 
 def _answers(hashes: Mapping[int, tuple[str, str]], scores: Mapping[int, float | None]) -> Answers:

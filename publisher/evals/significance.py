@@ -75,8 +75,9 @@ def over_seeds(one: Sequence[float], other: Sequence[float]) -> Error | None:
 
 
 def ratio(difference: float, error: Error) -> float | None:
-    """z, the difference in standard errors; None where the error is zero."""
-    return difference / error.value if error.value > 0 else None
+    """z, the difference in standard errors; None where the error is zero or next to it."""
+    z = difference / error.value if error.value > 0 else math.inf
+    return z if math.isfinite(z) else None
 
 
 def confidence(z: float, freedom: float | None = None) -> float:
