@@ -175,3 +175,27 @@ def test_modelopt_is_not_asked_to_read_them(tmp_path: Path, recipe: Any) -> None
     checkpoint = open_checkpoint(sources.fp8(mixture())[0].write(tmp_path))
     plan = make_plan(recipe(engine="modelopt", calibration={"data": "text"}), checkpoint)
     assert any("stored in FP8, which engine modelopt does not decode; use engine native" in p for p in plan.problems)
+
+
+@pytest.mark.parametrize(
+    ("form", "layout", "gigabytes"), [("nvfp4", "compressed-tensors", 595), ("mxfp4", "quark", 563)]
+)
+def test_a_kimi_k2_as_published_in_int4(
+    headers: Any, shapes: Any, recipe: Any, form: str, layout: str, gigabytes: int
+) -> None:
+    """Headers of full size, routed experts packed: no tensor is read, not even the 69,120 stored shapes."""
+    tensors: dict[str, Any] = {}
+    for name, (dtype, shape) in shapes("kimi").items():
+        if ".mlp.experts." in name:
+            module = name.removesuffix(".weight")
+            tensors[f"{module}.weight_packed"] = ("I32", (shape[0], shape[1] // 8))
+            tensors[f"{module}.weight_scale"] = ("BF16", (shape[0], shape[1] // 32))
+            tensors[f"{module}.weight_shape"] = ("I32", (2,))
+        else:
+            tensors[name] = (dtype, shape)
+    config = {"model_type": "kimi_k25", "architectures": ["KimiK25ForConditionalGeneration"]}
+    plan = make_plan(recipe(format=form, layout=layout, quantize=["*.mlp.experts.*"]), headers(tensors, config))
+    assert plan.problems == ()
+    assert len(plan.quantized) == 69_120
+    assert round(plan.bytes_after / 1e9) == gigabytes
+    assert len(plan.exclude) < 200
