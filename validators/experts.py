@@ -9,7 +9,7 @@ from typing import Any
 from publisher.checkpoint.modules import Module, layer_of
 from publisher.findings import ERROR, WARNING, Found
 from publisher.rules import Scope, rule
-from publisher.subjects import BLOCK, PLAIN, Modules
+from publisher.subjects import BLOCK, PLAIN, Modules, sparse_layers
 
 LOADERS = ("vllm", "sglang", "tensorrt-llm", "atom")
 INPUTS = ("input_scale", "input_scale_2", "input_global_scale")
@@ -44,18 +44,10 @@ def missing_expert(modules: Modules) -> Iterator[Found]:
 
 
 def _absent_layers(names: set[str], text: Mapping[str, Any]) -> Iterator[int]:
-    """Layers between the first and the last that config.json makes sparse and that hold no expert."""
-    depth, dense = text.get("num_hidden_layers"), text.get("first_k_dense_replace", 0)
-    step = text.get("moe_layer_freq", text.get("decoder_sparse_step", 1))
-    skip = text.get("mlp_only_layers")
-    dense_only = skip if isinstance(skip, list) else []
-    if not (names and type(depth) is int and type(dense) is int and type(step) is int and step > 0 and depth < 10_000):
-        return
-    shift = 0 if "moe_layer_freq" in text else 1  # DeepSeek counts from 0, Qwen from 1
+    """Layers that config.json makes sparse and that hold no expert; none where it does not say which are."""
     present = {layer_of(name) for name in names}
-    for layer in range(dense, depth):
-        if (layer + shift) % step == 0 and layer not in dense_only and layer not in present:
-            yield layer
+    if names:
+        yield from (layer for layer in sparse_layers(text) or () if layer not in present)
 
 
 def _unsaid(modules: Modules) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from publisher.checkpoint.header import TensorRef
 from publisher.checkpoint.modules import Module
 from publisher.findings import ERROR, WARNING, Found
 from publisher.rules import ENGINES, Scope, rule
@@ -78,14 +79,22 @@ def quantized_by_mistake(modules: Modules) -> Iterator[Found]:
                 f"{bias.name} is {bias.dtype[:20]}; keep biases unquantized.", file=bias.shard, tensor=bias.name
             )
         routing = module.tensors.get("e_score_correction_bias")
-        if routing is not None and routing.dtype not in ("F32", wanted := _routing_dtype(modules, routing.name)):
-            message = f"{routing.name} is {routing.dtype[:20]}, not {wanted}; copy it from the source."
-            yield Found(message, file=routing.shard, tensor=routing.name)
+        if routing is not None and routing.dtype != "F32":
+            yield from _rounded(modules, routing)
 
 
-def _routing_dtype(modules: Modules, name: str) -> str:
-    original = modules.source.tensors.get(name) if modules.source else None
-    return original.dtype if original is not None else "F32"
+def _rounded(modules: Modules, routing: TensorRef) -> Iterator[Found]:
+    """A routing bias in fewer bits than the source has, or than F32 where the source is not at hand to ask."""
+    original = modules.source.tensors.get(routing.name) if modules.source is not None else None
+    stored = routing.dtype[:20]
+    if original is not None and original.dtype != routing.dtype:
+        message = f"{routing.name} is {stored}, not {original.dtype[:20]}; copy it from the source."
+        yield Found(message, file=routing.shard, tensor=routing.name)
+    elif original is None:
+        packed = routing.dtype not in PLAIN
+        severity, engines = (ERROR, LOADERS) if packed else (WARNING, ())
+        message = f"{routing.name} is {stored}, not F32 as most models have it; compare with the source (--source)."
+        yield Found(message, file=routing.shard, tensor=routing.name, severity=severity, engines=engines)
 
 
 # --- heads ---------------------------------------------------------------------------------------------------------
@@ -99,9 +108,10 @@ def _generates(modules: Modules) -> bool:
 
 
 def _tied(modules: Modules) -> bool | None:
+    """What config.json says; nothing where a wrapper and its language model contradict each other."""
     places = (modules.text, modules.checkpoint.config)
-    values = (place.get("tie_word_embeddings") for place in places)
-    return next((value for value in values if isinstance(value, bool)), None)
+    values = {value for place in places if isinstance(value := place.get("tie_word_embeddings"), bool)}
+    return values.pop() if len(values) == 1 else None
 
 
 @rule(
@@ -169,10 +179,8 @@ def prediction_layer_undeclared(modules: Modules) -> Iterator[Found]:
     if not modules.predicting:
         source = Modules(modules.source).predicting if modules.source is not None else None
         if source is None or source:
-            message = (
-                f"config.json promises {_promised(modules)} prediction layers and no tensor of one is stored; copy "
-                "them from the source."
-            )
+            layers = f"{_promised(modules):,} prediction layer" + "s" * (_promised(modules) > 1)
+            message = f"config.json promises {layers} and no tensor of one is stored; copy them from the source."
             yield Found(message, file="config.json")
         return
     table = modules.checkpoint.modules.values()

@@ -16,6 +16,7 @@ from publisher.subjects.scalars import FusedGroup, Scalars, Smoothing, Smoothing
 from publisher.subjects.scales import BlockScales, ScaleRange, ScaleRanges
 from publisher.subjects.serving import Serving
 from publisher.subjects.sidefiles import SideFiles
+from publisher.subjects.sparse import sparse_layers
 from publisher.subjects.stream import KINDS, Kind, Subject, lacking, planned_reads, stream
 from publisher.subjects.terms import Terms
 from publisher.subjects.untouched import Untouched
@@ -66,5 +67,6 @@ __all__ = [
     "lacking",
     "planned_reads",
     "read_card",
+    "sparse_layers",
     "stream",
 ]  # fmt: skip

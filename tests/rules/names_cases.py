@@ -103,6 +103,14 @@ CASES = [
             base="mixture-nvfp4",
             place="e_score",
         ),
+        Case(
+            "NM11",
+            "routing-bias-alone",
+            put("model.layers.1.mlp.gate.e_score_correction_bias", Tensor("BF16", (4,), bytes(8))),
+            "NM11w",
+            base="mixture-mxfp4",
+            evidence={"source": None},
+        ),
         Case("NM12", "norm-lost", drop("model.layers.0.input_layernorm.weight"), "NM12", place="input_layernorm"),
         Case("NM12", "bias-lost", drop(f"{Q}.bias"), "NM12", base="tied-nvfp4", place=f"{Q}.bias"),
         Case(
