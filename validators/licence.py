@@ -13,6 +13,7 @@ from publisher.checkpoint.terms import Duties, begins, licence_texts, meant_by, 
 from publisher.findings import ERROR, WARNING, Found
 from publisher.rules import Scope, rule
 from publisher.subjects import CARD, Terms, Upstream
+from publisher.subjects.terms import plain
 
 FAMILIES = ("bsd", "cc", "gpl", "lgpl", "openrail")  # names the Hub knows for several licences at once
 _POLICY = re.compile(r"(?:acceptable|prohibited)?[_-]?use[_-]")
@@ -126,7 +127,7 @@ def unsaid_display_duty(terms: Terms) -> Iterator[Found]:
     Seen: github.com/MoonshotAI/Kimi-K2, LICENSE: above 100 million monthly users or 20 million US dollars a month.
     """
     for duty in terms.duties:
-        if duty.display and not terms.says(f'"{duty.display}"'):
+        if duty.display and not re.search(rf"display.{{0,80}}{re.escape(plain(duty.display))}(?!\w|\.\w)", terms.prose):
             message = f'The {duty.title} asks that "{duty.display}" is displayed {duty.display_when}'
             yield Found(f"{message}; say so in the card.", file=CARD)
 
@@ -163,7 +164,9 @@ def unsaid_non_commercial(terms: Terms) -> Iterator[Found]:
     Seen: Qwen2.5-3B under the Qwen Research License; Mistral AI Research License.
     """
     for duty in terms.duties:
-        if not duty.commercial and not re.search(r"no commercial|non-?commercial", terms.prose):
+        if not duty.commercial and not re.search(
+            r"no commercial|non-?commercial|not\b.{0,30}\bcommercial", terms.prose
+        ):
             yield Found(f"{duty.title} allows no commercial use and the card does not say so; add it.", file=CARD)
 
 

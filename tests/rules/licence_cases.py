@@ -57,6 +57,8 @@ CASES = [
 
 LEGITIMATE: list[tuple[str, str, Edit]] = [
     ("two-licences", "llama-nvfp4", file("LICENSE-CODE", MIT.encode())),
+    ("display-duty-in-other-words", MODIFIED, card('display "Kimi K2.6"', "prominently display the name Kimi K2.6")),
+    ("no-commercial-use-in-other-words", RESEARCH, card("No commercial use", "It may not be used commercially")),
     ("credit-in-markdown", COMMUNITY, card("**Built with Llama**", "> _Built with\n> Llama_")),
     ("policy-as-a-file", COMMUNITY, each(card(POLICY, ""), file("USE_POLICY.md", b"Do no harm.\n"))),
     ("another-spelling-of-the-name", COMMUNITY, card("# Llama-Tiny-NVFP4", "# llama3-tiny `NVFP4`")),
