@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from publisher import jsonio
 from publisher.errors import PublisherError
@@ -50,7 +50,7 @@ def compare(
         UnlikeProtocols: naming the fields.
         PublisherError: what the module refuses.
     """
-    work = _Work(result=_one(sides(results, "result")), baselines=sides(baselines, "baseline"))
+    work = _Work(*_told_apart(_one(sides(results, "result")), sides(baselines, "baseline")))
     keys = _declared(work, tasks) if tasks else _shared(work)
     lines = tuple(_line(work, key) for key in keys[:MAX_LINES])
     reference = work.baselines[0]
@@ -63,6 +63,16 @@ def compare(
         notes=tuple(work.notes),
         runs=tuple(run for side in (*work.baselines, work.result) for run in side.runs),
     )
+
+
+def _told_apart(result: Side, baselines: tuple[Side, ...]) -> tuple[Side, tuple[Side, ...]]:
+    """Sides whose columns have names of their own: servers are often all asked for the model `/model`."""
+    if result.label not in {side.label for side in baselines}:
+        return result, baselines
+    named = (
+        replace(side, label=f"{side.label} (baseline)") if side.label == result.label else side for side in baselines
+    )
+    return replace(result, label=f"{result.label} (result)"), tuple(named)
 
 
 def _one(found: tuple[Side, ...]) -> Side:

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from publisher import jsonio
@@ -68,14 +68,14 @@ class Run:
 
     @property
     def model(self) -> str:
-        """The model's name as the harness has it; the folder where it has none."""
+        """The model's name as the harness has it, of a path its last part; the folder where it has none."""
         for name in (
             self.document.get("model_name"),
             model_args(self).get("pretrained"),
             model_args(self).get("model"),
         ):
-            if isinstance(name, str) and name.strip():
-                return name
+            if isinstance(name, str) and name.strip("/. "):
+                return PurePath(name).name if name[0] in "/.~\\" else name
         return self.path.parent.name or self.path.stem
 
     @property

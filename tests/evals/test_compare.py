@@ -173,3 +173,11 @@ def test_equal_answers_have_no_z(tmp_path: Path) -> None:
 def test_a_part_of_the_documents_is_told() -> None:
     found = compare([real("0.4.11", "source")], [real("0.4.11", "quantized")])
     assert not any(line.partial for line in found.lines)
+
+
+def test_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    paths = [
+        write(tmp_path / name, document({"quiz:acc,none": (0.5, 0.1)}, model_name="/mnt/x/model")) for name in "ab"
+    ]
+    found = compare([paths[0]], [paths[1]])
+    assert (found.baselines, found.result) == (("model (baseline)",), "model (result)")
