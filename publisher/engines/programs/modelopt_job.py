@@ -242,12 +242,12 @@ def _make_export(job: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
 def _calibration(job: Mapping[str, Any], library: Any) -> tuple[list[list[int]], dict[str, Any] | None]:
     if not _needs_data(job):
         return [], None
-    from publisher.engines.programs import calibration
+    from publisher.native import samples as texts
 
     asked = job["calibration"]
-    drawn = calibration.draw(Path(asked["data"]), asked["samples"], asked["seed"])
+    drawn = texts.draw(Path(asked["data"]), asked["samples"], asked["seed"])
     tokenizer = library.load_tokenizer(Path(job["source"]))
-    sequences = list(calibration.token_ids(drawn, tokenizer, asked["sequence_length"]))
+    sequences = list(texts.token_ids(drawn, tokenizer, asked["sequence_length"]))
     if not sequences:
         raise PublisherError(f"{asked['data']} gives no token to calibrate on.", hint="Give a file with text in it.")
     if drawn.available < asked["samples"]:

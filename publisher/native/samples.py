@@ -110,23 +110,31 @@ def _is_message(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
 
 
-def token_ids(drawn: Draw, tokenizer: Any, length: int) -> Iterator[list[int]]:
+def token_ids(drawn: Draw, tokenizer: Any, length: int, *, chat: bool = False) -> Iterator[list[int]]:
     """Token numbers of each sample, at most `length` of them; samples without any are passed over.
+
+    Args:
+        drawn: the samples.
+        tokenizer: of transformers.
+        length: tokens kept of a sample.
+        chat: a plain text is what a user says, and goes through the chat template too.
 
     Raises:
         PublisherError: a chat without a chat template, or one the template refuses.
     """
     for sample in drawn.samples:
-        text = sample.text
-        if sample.messages is not None:
+        text, messages = sample.text, sample.messages
+        if chat and messages is None:
+            messages = ({"role": "user", "content": text},)
+        if messages is not None:
             try:
-                text = tokenizer.apply_chat_template([dict(m) for m in sample.messages], tokenize=False)
+                text = tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False)
             except Exception as error:  # noqa: BLE001 - templates are programs; they raise what they like
                 raise PublisherError(
                     f"The chat in line {sample.line:,} of the calibration data cannot be put into the chat template: "
                     f"{type(error).__name__}: {str(error)[:200]}",
-                    hint="Give `text` instead of `messages`.",
+                    hint="Give `text` instead of `messages`, or do without the chat template.",
                 ) from None
-        ids = tokenizer(text, truncation=True, max_length=length, add_special_tokens=sample.messages is None)
+        ids = tokenizer(text, truncation=True, max_length=length, add_special_tokens=messages is None)
         if ids["input_ids"]:
             yield list(ids["input_ids"])

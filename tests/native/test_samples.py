@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from publisher.engines.programs import calibration
-from publisher.engines.programs.calibration import draw, token_ids
 from publisher.errors import PublisherError
+from publisher.native import samples
+from publisher.native.samples import draw, token_ids
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -89,7 +89,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_an_endless_line_is_refused_without_being_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "MAX_LINE", 1000)
+    monkeypatch.setattr(samples, "MAX_LINE", 1000)
     with pytest.raises(PublisherError, match="line 2, is longer than 1,000 bytes"):
         draw(write(tmp_path, "a.txt", "short\n" + "x" * 5000), 1, seed=0)
 

@@ -1,0 +1,320 @@
+"""`python -m publisher.native.calibrate job.json`: run a model on text and note what every linear layer's input is.
+
+Samples are drawn from a file by a seed, run one after the other through the model, which is resident in transformers;
+of every matrix the largest magnitude of its inputs and the tokens it saw are kept, of routed experts each on its own.
+The result is one file of `checkpoint.statistics`, under the checkpoint's own names, there only when complete. The same
+job on the same machine gives the same bytes; one that was stopped goes on from the last state it kept beside the
+output (`<output>.partial`), and ends with the same bytes too.
+
+The job's keys are `data/schemas/calibrate.schema.json`. Events go to standard output, one JSON object a line. Exit
+codes: 0 done, 2 bad input, 5 the libraries or the hardware failed, 6 stopped.
+Refused: matrices of the model that no tensor of the checkpoint accounts for, NaN and infinite inputs, and code that the
+checkpoint brings along unless the job says it may run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from publisher import __version__, jsonio
+from publisher.checkpoint import statistics
+from publisher.checkpoint.modules import role_of
+from publisher.checkpoint.statistics import Observed, Statistics
+from publisher.errors import CheckpointError, EngineError, InterruptedRun, PublisherError
+from publisher.native import samples as texts
+from publisher.native.events import Progress, emit
+
+if TYPE_CHECKING:
+    from publisher.native.observe import Observer
+    from publisher.native.source import SourceTensors
+
+STAGE = "calibrate"
+PATHS = ("source", "data", "output")
+PARTIAL = ".partial"
+NAMED = 100  # modules an event names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What to observe; the keys of the schema."""
+
+    source: Path
+    data: Path
+    output: Path
+    samples: int = 512
+    sequence_length: int = 2048
+    seed: int = 0
+    chat_template: bool = False
+    trust_remote_code: bool = False
+    device: str = "auto"
+    save_every: float = 60.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+# --- the program ---------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one job file; returns the exit code."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    try:
+        if len(arguments) != 1:
+            raise PublisherError("Usage: python -m publisher.native.calibrate JOB.json")
+        run(read_job(Path(arguments[0])))
+    except KeyboardInterrupt:
+        emit(STAGE, "cancelled", message="Stopped.", hint="Run the same command again to go on.")
+        return InterruptedRun.exit_code
+    except PublisherError as error:
+        emit(STAGE, "error", message=error.message, hint=error.hint)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the edge of a process: what nobody foresaw becomes its last event
+        traceback.print_exc()
+        message = f"The calibration failed: {type(error).__name__}: {str(error)[:500]}"
+        emit(STAGE, "error", message=message, hint="Read the log; weight-only recipes need no statistics.")
+        return EngineError.exit_code
+    return 0
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    raise KeyboardInterrupt
+
+
+def read_job(path: Path) -> Job:
+    """Read and check a job file.
+
+    Raises:
+        DocumentError: naming every problem.
+    """
+    raw = jsonio.load_json(path)
+    jsonio.require(raw, "calibrate", str(path), hint="Let `publisher calibrate` write the job file.")
+    fields: dict[str, Any] = {key: Path(value) if key in PATHS else value for key, value in raw.items()}
+    return Job(**fields)
+
+
+def run(job: Job) -> None:
+    """Observe the model and write the statistics.
+
+    Raises:
+        PublisherError: bad data, a model that cannot be loaded or accounted for, inputs that are no numbers.
+        EngineError: torch or transformers is missing, the device is not there, memory ran out.
+    """
+    _require_libraries()
+    import torch
+
+    from publisher.native import resident
+    from publisher.native.observe import Observer
+    from publisher.native.source import SourceTensors
+
+    drawn = texts.draw(job.data, job.samples, job.seed)
+    tokenizer = resident.load_tokenizer(job.source, trust=job.trust_remote_code)
+    sequences = list(texts.token_ids(drawn, tokenizer, job.sequence_length, chat=job.chat_template))
+    if not sequences:
+        raise PublisherError(f"{job.data} gives no token to calibrate on.", hint="Give a file with text in it.")
+    if drawn.available < job.samples:
+        message = f"The calibration data holds {drawn.available:,} samples, {job.samples:,} were asked for."
+        emit(STAGE, "warning", message=message)
+    emit(STAGE, "start", message=f"loading {job.source.name}: {len(sequences):,} samples will go through it")
+    tensors = SourceTensors(job.source)
+    try:
+        model = resident.load(job.source, tensors, device=job.device, trust=job.trust_remote_code)
+        observer = Observer(model)
+        names = _Names(model, tensors, observer)
+        _observe(job, model, observer, sequences, digest=_digest(job, drawn.sha256, tensors))
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise EngineError(
+            f"Out of memory: {str(error)[:200] or 'an allocation failed'}; calibration holds the whole model.",
+            hint="Calibrate where the unquantized model fits, or on shorter sequences.",
+        ) from error
+    found = Statistics(
+        modules=names.modules(observer.amax(), observer.tokens),
+        metadata=_metadata(job, drawn.sha256, sequences, str(model.dtype)),
+    )
+    statistics.write(job.output, found)
+    _partial(job).unlink(missing_ok=True)
+    _tell(job, found, names.unobserved)
+
+
+def _require_libraries() -> None:
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        import torch  # noqa: F401
+        import transformers
+    except ImportError as error:
+        raise EngineError(
+            f"Calibration needs torch and transformers: {error}.",
+            hint="Install them with `pip install 'fp4-publisher[eval]'`.",
+        ) from error
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _metadata(job: Job, sha256: str, sequences: Sequence[Sequence[int]], dtype: str) -> dict[str, str]:
+    import torch
+    import transformers
+
+    found = {
+        "source": job.source.name,
+        "source_commit": "",
+        "data": job.data.name,
+        "data_sha256": sha256,
+        "samples": len(sequences),
+        "tokens": sum(map(len, sequences)),
+        "sequence_length": job.sequence_length,
+        "seed": job.seed,
+        "chat_template": str(job.chat_template).lower(),
+        "dtype": dtype.removeprefix("torch."),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "publisher": __version__,
+    }
+    return {**{key: str(value) for key, value in found.items()}, **job.labels}
+
+
+def _tell(job: Job, found: Statistics, unobserved: Sequence[str]) -> None:
+    if unobserved:
+        message = (
+            f"{len(unobserved):,} matrices of the checkpoint take part in no observed product, first {unobserved[0]}."
+        )
+        emit(STAGE, "log", message=message, modules=list(unobserved[:NAMED]))
+    unreached = found.unreached
+    if unreached:
+        message = f"{len(unreached):,} of {len(found.modules):,} modules saw no token, first {unreached[0]}."
+        emit(STAGE, "warning", message=message, modules=list(unreached[:NAMED]))
+    emit(
+        STAGE,
+        "done",
+        message=f"{len(found.modules):,} modules observed: {job.output}",
+        modules=len(found.modules),
+        unreached=len(unreached),
+        unobserved=len(unobserved),
+    )
+
+
+# --- running the model ---------------------------------------------------------------------------------------------
+
+
+def _observe(job: Job, model: Any, observer: Observer, sequences: Sequence[Sequence[int]], *, digest: str) -> None:
+    """Run every sample that is not behind a kept state already."""
+    import torch
+
+    first = _go_on(job, observer, digest)
+    device = model.get_input_embeddings().weight.device
+    progress = Progress(STAGE, sum(map(len, sequences)), "tokens")
+    if first:
+        emit(STAGE, "log", message=f"Going on after {first:,} of {len(sequences):,} samples.")
+        progress.add(sum(map(len, sequences[:first])), samples=first)
+    saved = time.monotonic()
+    with torch.inference_mode():
+        for number, ids in enumerate(sequences[first:], first + 1):
+            model(input_ids=torch.tensor([list(ids)], device=device), use_cache=False)
+            progress.add(len(ids), samples=number, samples_total=len(sequences))
+            if number < len(sequences) and time.monotonic() - saved >= job.save_every:
+                _keep(job, observer, number, digest)
+                saved = time.monotonic()
+    observer.close()
+
+
+def _digest(job: Job, sha256: str, tensors: SourceTensors) -> str:
+    """What a state must have been made of to be gone on from."""
+    import torch
+    import transformers
+
+    layout = [(ref.name, ref.dtype, ref.shape, ref.shard, ref.begin) for ref in tensors.refs.values()]
+    stamps = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in job.source.glob("*.*"))
+    asked = [job.samples, job.sequence_length, job.seed, job.chat_template, job.device, sha256]
+    return jsonio.digest([asked, layout, stamps, torch.__version__, transformers.__version__, __version__])
+
+
+def _partial(job: Job) -> Path:
+    return job.output.with_name(job.output.name + PARTIAL)
+
+
+def _keep(job: Job, observer: Observer, done: int, digest: str) -> None:
+    amax = observer.amax()
+    modules = {f"place.{n}": Observed(amax[n], observer.tokens[n]) for n in range(observer.size)}
+    metadata = {"digest": digest, "done": str(done)}
+    statistics.write(_partial(job), Statistics(modules=modules, metadata=metadata))
+
+
+def _go_on(job: Job, observer: Observer, digest: str) -> int:
+    """How many samples a kept state of this very job holds; the observer goes on from them."""
+    if not _partial(job).is_file():
+        return 0
+    try:
+        kept = statistics.read(_partial(job))
+        if kept.metadata.get("digest") != digest or len(kept.modules) != observer.size:
+            return 0
+        places = [kept.modules[f"place.{n}"] for n in range(observer.size)]
+        observer.restore([one.amax for one in places], [one.tokens for one in places])
+        return int(kept.metadata["done"])
+    except (CheckpointError, KeyError, ValueError):
+        return 0  # a damaged state is worth nothing
+
+
+# --- names ---------------------------------------------------------------------------------------------------------
+
+
+class _Names:
+    """The checkpoint's modules of every observed place, found before the work and not after it.
+
+    Args:
+        model: the model.
+        tensors: its checkpoint's.
+        observer: watches the model.
+
+    Raises:
+        CheckpointError: matrices in memory that no tensor of the checkpoint accounts for; all are counted.
+    """
+
+    def __init__(self, model: Any, tensors: SourceTensors, observer: Observer) -> None:
+        from publisher.native import naming
+
+        made = naming.origins(model, tensors.refs)
+        unknown: list[str] = []
+        self._places: dict[str, int] = {}
+        for slot in observer.slots.values():
+            sources = made.get(slot.parameter, [])
+            if not sources and _is_tied(model, slot.parameter):
+                continue
+            if slot.stacked and sources:
+                attribute = slot.parameter.rpartition(".")[2]
+                experts = naming.expert_modules(attribute, slot.count, sources)
+            else:
+                experts = {0: naming.linear_modules(sources)}
+            if not sources or experts is None:
+                unknown.append(slot.parameter)
+                continue
+            self._places |= {name: slot.first + number for number, names in experts.items() for name in names}
+        if unknown:
+            raise CheckpointError(
+                f"{len(unknown)} matrices of {type(model).__name__} belong to no tensor of the checkpoint: "
+                f"{', '.join(unknown[:5])}.",
+                hint="Statistics go by the checkpoint's names; use the engine modelopt, or another transformers.",
+            )
+        matrices = {name.removesuffix(".weight") for name, ref in tensors.refs.items() if len(ref.shape) == 2}
+        self.unobserved = sorted(name for name in matrices - self._places.keys() if role_of(name) != "embedding")
+
+    def modules(self, amax: Sequence[float], tokens: Sequence[int]) -> dict[str, Observed]:
+        """What was observed, by the checkpoint's names."""
+        return {name: Observed(amax[place], tokens[place]) for name, place in sorted(self._places.items())}
+
+
+def _is_tied(model: Any, parameter: str) -> bool:
+    """Whether a parameter is another one's too, such as a head that is the embedding."""
+    own = model.get_parameter(parameter)
+    return sum(one is own for _, one in model.named_parameters(remove_duplicate=False)) > 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
