@@ -4,7 +4,7 @@ For each module of the checkpoint, under its own name there, `<module>.input_ama
 `<module>.tokens` an I64 scalar; the metadata say where the numbers come from. The same statistics give the same bytes.
 
 An input scale is made of them as the layouts want it, with their libraries' own operations: `amax / 2688` where readers
-multiply (modelopt), `(1 / amax) 2688` where they divide (compressed-tensors). Members of a fused group share the largest
+multiply (modelopt), `(1 / amax) 2688` where they divide (compressed-tensors). Members of a fused group have the largest
 of their inputs. A routed expert that no token reached has no input of its own: it takes the largest of the same
 projection of its layer's reached experts, and is named among those that did. Refused: a module without statistics, one
 whose inputs were all zero, an unreached module that is no routed expert or belongs to a layer without a reached one; a

@@ -103,16 +103,16 @@ class Observer:
             for number, (own, count) in enumerate(zip(value, rows, strict=True)):
                 self._see(slot.first + number, own, count)
 
-    @torch.no_grad()
     def _see(self, place: int, value: Tensor, tokens: int) -> None:
         if not value.numel() or not tokens:
             return
-        lowest, highest = torch.aminmax(value.detach())
-        largest = torch.maximum(-lowest, highest).float()
-        maxima = self._maxima.get(value.device)
-        if maxima is None:
-            maxima = self._maxima[value.device] = torch.zeros(self.size, device=value.device)
-        maxima[place] = torch.maximum(maxima[place], largest)
+        with torch.no_grad():
+            lowest, highest = torch.aminmax(value.detach())
+            largest = torch.maximum(-lowest, highest).float()
+            maxima = self._maxima.get(value.device)
+            if maxima is None:
+                maxima = self._maxima[value.device] = torch.zeros(self.size, device=value.device)
+            maxima[place] = torch.maximum(maxima[place], largest)
         self.tokens[place] += tokens
 
     # --- what was seen -----------------------------------------------------------------------------------------
