@@ -20,6 +20,7 @@ from publisher.rules import Scope, rule
 from publisher.subjects import PLAIN, Headers, Modules
 from publisher.subjects.exclusion import Odd, grouped
 from publisher.subjects.unmatched import unmatched
+from publisher.verdict import LABELS
 
 LOADERS = ("vllm", "sglang", "tensorrt-llm", "atom")
 OTHERS = ("sglang", "tensorrt-llm", "atom")
@@ -162,7 +163,8 @@ def _refused(quant: QuantConfig, engines: tuple[str, ...]) -> Iterator[Found]:
     refusing = tuple(engine for engine in engines if engine not in known)
     if refusing:
         said = f"quant_algo is {quant.algo[:40]!r}" if quant.algo else "There is no quant_algo"
-        message = f"{said}; {' and '.join(refusing)} would refuse it. Declare NVFP4 or W4A16_NVFP4."
+        names = " and ".join(LABELS.get(engine, engine) for engine in refusing)
+        message = f"{said}; {names} would refuse it. Declare NVFP4 or W4A16_NVFP4."
         yield Found(message, file=quant.origin.partition(":")[0], engines=refusing, refuses=refusing)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,11 +30,12 @@ def _scope(noun: str, kinds: tuple[str, ...], expert: bool | None = None) -> Sco
 def _different(group: FusedGroup) -> Iterator[Found]:
     if len(set(group.bits)) == 1:
         return
+    digits = next((n for n in (6, 9) if len({f"{value:.{n}g}" for value in group.values}) == len(set(group.bits))), 9)
     members = ", ".join(
-        f"{ref.name.split('.')[-2]} {value:.6g}" for ref, value in zip(group.refs, group.values, strict=True)
+        f"{ref.name.split('.')[-2]} {value:.{digits}g}" for ref, value in zip(group.refs, group.values, strict=True)
     )
     low, high = min(group.values), max(group.values)
-    ratio = f" (up to {high / low:.4g} times apart)" if low > 0 else ""
+    ratio = f" (up to {high / low:.{4 if digits == 6 else 9}g} times apart)" if 0 < low < high < math.inf else ""
     message = f"The {group.suffix} of {group.name} differ: {members}{ratio}; quantize them with one global scale."
     yield Found(message, file=group.refs[0].shard, tensor=group.refs[0].name)
 

@@ -48,7 +48,8 @@ def kv_scales_undeclared(modules: Modules) -> Iterator[Found]:
     silent = [quant.origin for quant in declarations if quant.kv_cache is None and not _group(quant.raw)]
     if silent or not declarations:
         where = " and ".join(silent) or "config.json"
-        message = f"Scales of the key-value cache are stored, but {where} declares no cache format; declare it."
+        declare = "declare" if len(silent) > 1 else "declares"
+        message = f"Scales of the key-value cache are stored, but {where} {declare} no cache format; declare it."
         first = modules.cache_scales[0]
         yield Found(message, file=first.shard, tensor=first.name)
 

@@ -54,14 +54,23 @@ def files_disagree(headers: Headers) -> Iterator[Found]:
     if inline is None or file is None:
         lost = FILE if file is None else CONFIG
         flaw = headers.checkpoint.document_flaws.get(lost)
-        message = f"{lost} cannot be read: {flaw}" if flaw else f"{lost} declares nothing, the other file does"
-        yield Found(f"{message.rstrip('.')}; write both files from one declaration.", file=lost, engines=())
+        yield Found(_one_sided(headers, lost, flaw), file=lost, engines=())
         return
     mine, theirs = _facts(inline), _facts(file)
     for key, value in mine.items():
         if value != theirs[key]:
             message = f"{key}: {CONFIG} says {_short(value)}, {FILE} says {_short(theirs[key])}; write them alike."
             yield Found(message, file=FILE)
+
+
+def _one_sided(headers: Headers, lost: str, flaw: str | None) -> str:
+    """What is wrong when only one of the two files holds a declaration of modelopt's."""
+    if flaw:
+        return f"{lost} cannot be read: {flaw.rstrip('.')}; write both files from one declaration."
+    other = next((quant for quant in headers.checkpoint.declarations if quant.origin.startswith(CONFIG)), None)
+    if lost == CONFIG and other is not None and other.dialect:
+        return f"{CONFIG} declares {other.dialect[:40]}, {FILE} modelopt; keep the one that the tensors are in."
+    return f"{lost} declares nothing, the other file does; write both files from one declaration."
 
 
 def _facts(quant: QuantConfig) -> dict[str, Any]:
