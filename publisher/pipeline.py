@@ -7,6 +7,7 @@ stopped and a finished one does nothing but prove itself again. Nothing is publi
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -457,7 +458,9 @@ class Run:
         place = self.prepared.order.checkpoint
         made = None if place is None else _fingerprint(LocalFiles(place))
         origin = source.commit or _fingerprint(source.files)
-        return jsonio.digest([plan, origin, made])
+        recipe = self.prepared.order.recipe
+        measured = [_digest_of(recipe.statistics)] if recipe and recipe.statistics else []
+        return jsonio.digest([plan, origin, made, *measured])
 
     def _provenance(self) -> manifests.Provenance:
         made = (_document(self.directory.quantize) or {}).get("versions") or {}
@@ -663,6 +666,14 @@ def _document(path: Path) -> dict[str, Any] | None:
 def _timeless(report: Mapping[str, Any]) -> Any:
     summary = report.get("summary")
     return {**report, "summary": {**summary, "seconds": 0} if isinstance(summary, Mapping) else None}
+
+
+def _digest_of(path: Path) -> str | None:
+    """Digest of a small file's content; None where it cannot be read, which preflight names."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def _fingerprint(files: Any) -> str:

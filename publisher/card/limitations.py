@@ -61,11 +61,11 @@ def _activations(checkpoint: Checkpoint, plan: Plan | None) -> Iterator[Value]:
             "declares static activations; vLLM reads uninitialised memory there.",
             "shard headers",
         )
-    if plan is not None and plan.recipe.calibration is not None:
+    if plan is not None and (plan.recipe.calibration is not None or plan.recipe.statistics is not None):
         yield Value(
             "Activation scales were calibrated on one data set (see Recipe); inputs far from it, other languages for "
             "instance, may exceed the calibrated range.",
-            "recipe.yaml: calibration",
+            "recipe.yaml: calibration" if plan.recipe.calibration is not None else "recipe.yaml: statistics",
         )
 
 

@@ -72,6 +72,8 @@ def _asked(plan: Plan, drawn: Mapping[str, Any]) -> Iterator[Row]:
     text = recipe.calibration
     if text is not None and recipe.activations == "calibrated":
         yield Row("Calibration data", _calibrated_on(text, drawn))
+    elif recipe.statistics is not None:
+        yield Row("Calibration data", _observed_on(recipe.statistics.name, drawn))
     elif recipe.activations != "calibrated":
         yield Row("Calibration data", Value("none needed", "recipe.yaml: activations"))
     yield Row("Recipe digest", Value(f"sha256 {recipe.digest}", "recipe.yaml"))
@@ -85,6 +87,17 @@ def _calibrated_on(asked: Calibration, drawn: Mapping[str, Any]) -> Value:
         told = f"{name}: {count(samples)} samples {length}, {count(tokens)} tokens in all, seed {seed}"
         return Value(told, f"{RECORD}: calibration")
     return Value(f"{name}: up to {count(asked.samples)} samples {length}, seed {seed}", "recipe.yaml: calibration")
+
+
+def _observed_on(file: str, told: Mapping[str, Any]) -> Value:
+    """Of activation statistics, what they say about themselves."""
+    data, samples, length = (told.get(key) for key in ("data", "samples", "sequence_length"))
+    if not isinstance(data, str) or not data:
+        return Value(f"activation statistics {file}", "recipe.yaml: statistics")
+    text = PurePath(data).name
+    text += f": {samples} samples" if isinstance(samples, str) else ""
+    text += f" of at most {length} tokens" if isinstance(length, str) else ""
+    return Value(f"{text} (activation statistics {file})", f"{RECORD}: calibration")
 
 
 def _environment(record: Mapping[str, Any], versions: Mapping[str, Any]) -> Iterator[Row]:

@@ -7,6 +7,7 @@ its own: `PUBLISHER_<ENGINE>_PYTHON` names that environment's interpreter.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -80,10 +81,26 @@ def job_file(engine: str, plan: Plan, source_dir: Path, output: Path, staging: P
         "quantization_config": dict(plan.quantization_config),
         "hf_quant_config": None if plan.hf_quant_config is None else dict(plan.hf_quant_config),
         "calibration": calibration,
+        "statistics": None if recipe.statistics is None else str(recipe.statistics),
         "shard_size": recipe.shard_size,
         "device": device,
-        "plan_digest": plan.digest,
+        "plan_digest": plan.digest if recipe.statistics is None else _with_content(plan, recipe.statistics),
     }
+
+
+def _with_content(plan: Plan, statistics: Path) -> str:
+    """The plan's digest with that of the statistics: other numbers in the same place are another job.
+
+    Raises:
+        EngineError: the file cannot be read.
+    """
+    try:
+        with statistics.open("rb") as file:
+            return jsonio.digest([plan.digest, hashlib.file_digest(file, "sha256").hexdigest()])
+    except OSError as error:
+        raise EngineError(
+            f"{statistics} cannot be read: {error.strerror or error}.", hint="Correct `statistics` in the recipe."
+        ) from None
 
 
 def _groups(plan: Plan) -> dict[str, list[str]]:

@@ -17,7 +17,9 @@ from types import FrameType
 from typing import Any
 
 from publisher import __version__, jsonio
+from publisher.checkpoint import statistics
 from publisher.checkpoint.sidefiles import inspect, restore
+from publisher.checkpoint.statistics import InputRanges, Statistics
 from publisher.checkpoint.writer import StagedWriter, already_done, clear, disk_errors
 from publisher.errors import EngineError, InterruptedRun, PublisherError
 from publisher.native.events import emit
@@ -98,6 +100,9 @@ def run(job: Job, stop: StopSignal) -> None:
     kernels.thread_by_chunk()
     source = SourceTensors(job.source)
     inspect(job.source)
+    seen = None if job.statistics is None else statistics.read(job.statistics)
+    ranges = _input_ranges(job, seen)
+    inputs = {name: statistics.input_scale(amax, job.stored) for name, amax in ranges.amax.items()}
     units = quantize.plan_units(source.refs, job)
     layout = quantize.plan_layout(units, job)
     with StagedWriter(job.staging, job.output, layout, plan_digest=job.plan_digest) as writer:
@@ -112,7 +117,7 @@ def run(job: Job, stop: StopSignal) -> None:
             device=str(device),
         )
         try:
-            quantize.Quantizer(job, source, writer, device, stop.check).run(units)
+            quantize.Quantizer(job, source, writer, device, stop.check, inputs).run(units)
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise EngineError(
                 f"Out of memory on {device}: {str(error)[:200] or 'allocation failed'}.",
@@ -123,10 +128,40 @@ def run(job: Job, stop: StopSignal) -> None:
         record = _record(job, torch, device, name, writer, time.monotonic() - started)
         record["weight_error"] = quantize.weight_errors(writer.notes)
         record["side_files"] = side_files
+        record["activation_statistics"] = _observed(seen, ranges) if seen else None
+        record["calibration"] = dict(seen.metadata) if seen else None
         with disk_errors(job.staging, 0):
             jsonio.write_atomic(job.staging / "quantize.json", jsonio.dump_json(record))
         writer.finish(record)
     emit(STAGE, "done", message=f"{job.output} is complete.", weight_error=record["weight_error"]["overall"])
+
+
+def _input_ranges(job: Job, seen: Statistics | None) -> InputRanges:
+    """What every module's input is quantized for; experts that no token reached are named, not passed over."""
+    if seen is None:
+        return InputRanges(amax={}, substituted={})
+    ranges = statistics.input_ranges(seen, job.quantize, job.groups)
+    if ranges.substituted:
+        first = sorted(ranges.substituted)[0]
+        emit(
+            STAGE,
+            "warning",
+            message=f"No token reached {len(ranges.substituted):,} modules, first {first}; their input range is "
+            f"{statistics.POLICY}.",
+        )
+    return ranges
+
+
+def _observed(seen: Statistics, ranges: InputRanges) -> dict[str, Any]:
+    """Per module the range its input scale was made of, tokens seen, and where the range is another's."""
+    return {
+        name: {
+            "input_amax": float(amax),
+            "tokens": seen.modules[name].tokens,
+            **({"substituted": statistics.POLICY} if name in ranges.substituted else {}),
+        }
+        for name, amax in ranges.amax.items()
+    }
 
 
 def _torch() -> Any:
@@ -175,7 +210,6 @@ def _record(job: Job, torch: Any, device: Any, name: str, writer: StagedWriter, 
             "host": peak_host_bytes(),
             "device": torch.cuda.max_memory_allocated(device) if gpu else None,
         },
-        "activation_statistics": None,
         "shards": {name: {"size": e["size"], "sha256": e["sha256"]} for name, e in sorted(writer.finished.items())},
     }
 

@@ -1,7 +1,8 @@
 """The job file as this program needs it: read once, every problem named at once, paths made real.
 
 Refused: a document docs/job-file.md does not describe, a job for another engine, and what this engine cannot do
-(calibrated activations or KV scales, a mode or a layout of another format, a module in two fused groups).
+(calibrated activations without statistics, calibrated KV scales, a mode or a layout of another format, a module in two
+fused groups).
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from publisher.errors import PublisherError
 from publisher.formats import LAYOUTS, Layout
 
 ENGINE = "native"
-# format: layout: modes; nothing is calibrated here
+# format: layout: modes
 ABILITIES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "nvfp4": {"modelopt": ("max", "mse"), "compressed-tensors": ("max",)},
     "mxfp4": {"quark": ("even", "floor", "ceil", "ceil6"), "compressed-tensors": ("even",)},
 }
-ACTIVATIONS = {"nvfp4": ("none",), "mxfp4": ("dynamic", "none")}
+ACTIVATIONS = {"nvfp4": ("none", "calibrated"), "mxfp4": ("dynamic", "none")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class Job:
     groups: Mapping[str, tuple[str, ...]]
     quantization_config: Mapping[str, Any]
     hf_quant_config: Mapping[str, Any] | None
+    statistics: Path | None
     shard_size: int
     device: str
     plan_digest: str
@@ -77,6 +79,7 @@ def read_job(path: Path) -> Job:
         groups={name: tuple(members) for name, members in raw["groups"].items()},
         quantization_config=raw["quantization_config"],
         hf_quant_config=raw.get("hf_quant_config"),
+        statistics=Path(raw["statistics"]) if raw.get("statistics") else None,
         shard_size=raw["shard_size"],
         device=raw["device"],
         plan_digest=raw["plan_digest"],
@@ -92,6 +95,8 @@ def _problems(raw: Mapping[str, Any]) -> Iterator[str]:
     for key, able in (("layout", tuple(layouts)), ("mode", modes), ("activations", activations)):
         if raw[key] not in able:
             yield f"{key} {raw[key]!r} with {raw['format']} is not what this engine does ({', '.join(able)})"
+    if (raw["activations"] == "calibrated") is not bool(raw.get("statistics")):
+        yield "activations 'calibrated' and statistics go together, one is given without the other"
     if raw["kv_cache"] == "fp8":
         yield "kv_cache 'fp8' needs calibration, which this engine does not do (fp8-cast or none)"
     yield from _group_problems(raw["groups"], frozenset(raw["quantize"]))

@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,8 +98,8 @@ def _refuse_unfit(refs: Mapping[str, TensorRef], job: Job) -> None:
         raise CheckpointError("; ".join(problems[:3]) + f"{more}.", hint="Keep these modules in the recipe.")
 
 
-def output_specs(unit: Unit, layout: Layout) -> Iterator[tuple[TensorSpec, ...]]:
-    """What a unit is stored as, one bundle for each of its tensors."""
+def output_specs(unit: Unit, layout: Layout, *, inputs: bool = False) -> Iterator[tuple[TensorSpec, ...]]:
+    """What a unit is stored as, one bundle for each of its tensors; with an input scale where there are `inputs`."""
     for ref in unit.refs:
         if not unit.quantized:
             yield (TensorSpec(ref.name, ref.dtype, ref.shape),)
@@ -107,13 +108,15 @@ def output_specs(unit: Unit, layout: Layout) -> Iterator[tuple[TensorSpec, ...]]
         yield tuple(
             TensorSpec(f"{module}.{role.suffix}", role.dtype, role.written_shape(layout.spec, rows, columns))
             for role in layout.roles
-            if role.required
+            if role.required or inputs
         )
 
 
 def plan_layout(units: Sequence[Unit], job: Job) -> tuple[ShardLayout, ...]:
     """The shards of the result."""
-    return plan_shards((bundle for unit in units for bundle in output_specs(unit, job.stored)), job.shard_size)
+    inputs = job.statistics is not None
+    bundles = (bundle for unit in units for bundle in output_specs(unit, job.stored, inputs=inputs))
+    return plan_shards(bundles, job.shard_size)
 
 
 class Quantizer:
@@ -125,10 +128,20 @@ class Quantizer:
         writer: where to.
         device: where the arithmetic runs.
         stop: called often; raises to end the run.
+        inputs: module to the scale of its input as stored; empty for weight-only and dynamic activations.
     """
 
-    def __init__(self, job: Job, source: SourceTensors, writer: StagedWriter, device: torch.device, stop: Stop) -> None:
+    def __init__(
+        self,
+        job: Job,
+        source: SourceTensors,
+        writer: StagedWriter,
+        device: torch.device,
+        stop: Stop,
+        inputs: Mapping[str, np.float32] | None = None,
+    ) -> None:
         self._job, self._source, self._writer, self._device, self._stop = job, source, writer, device, stop
+        self._inputs = inputs or {}
 
     def run(self, units: Sequence[Unit]) -> None:
         """Quantize and copy every unit that is not finished.
@@ -213,6 +226,9 @@ class Quantizer:
         else:
             payload, scales = kernels.quantize_mxfp4(weight, amax, job.mode, meter, producer=job.producer)
         self._writer.write(self._name(ref, "block_scale"), [_raw(scales)])
+        if self._inputs:
+            scale = self._inputs[ref.name.removesuffix(".weight")]
+            self._writer.write(self._name(ref, "input_scale"), [memoryview(scale.tobytes())])
         squared = [float(meter.error), float(meter.weight)]
         note = squared if all(map(math.isfinite, squared)) else None
         self._writer.write(self._name(ref, "payload"), [_raw(payload)], note=note)

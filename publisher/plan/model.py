@@ -56,13 +56,14 @@ class Recipe:
         name: names the run.
         source: an absolute folder or `hf://org/name[@revision]`.
         format: nvfp4 or mxfp4.
-        layout: modelopt or quark.
+        layout: modelopt, quark or compressed-tensors.
         engine: native or modelopt.
         mode: max (nvfp4); even, floor, ceil or ceil6 (mxfp4).
         activations: calibrated, dynamic or none.
         kv_cache: fp8, fp8-cast or none.
         quantize: globs over the source's module names.
         keep: globs that win over `quantize`.
+        statistics: what activations were measured to be, for the engine native.
         shard_size: largest size of an output shard in bytes.
     """
 
@@ -77,6 +78,7 @@ class Recipe:
     quantize: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     calibration: Calibration | None = None
+    statistics: Path | None = None
     evaluation: Evaluation | None = None
     target: TargetSpec | None = None
     card: Path | None = None

@@ -107,6 +107,7 @@ def _engine(recipe: Recipe) -> Iterator[Lack]:
 def _files(recipe: Recipe) -> Iterator[Lack]:
     named = {
         "calibration.data": recipe.calibration.data if recipe.calibration else None,
+        "statistics": recipe.statistics,
         "evaluation.data": recipe.evaluation.data if recipe.evaluation else None,
         "card": recipe.card,
     }

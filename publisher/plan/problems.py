@@ -147,7 +147,10 @@ def warnings(
         yield f"{by_class(unusual)} would be quantized as named; few engines load that"
     yield from _decoded(matrices, decisions)
     if recipe.activations == "none" and recipe.format == "nvfp4":
-        yield "weight-only (W4A16): engines multiply in 16 bits; for FP4 activations use engine modelopt and calibrate"
+        yield (
+            "weight-only (W4A16): engines multiply in 16 bits; for FP4 activations name `statistics`, or use engine "
+            "modelopt and calibrate"
+        )
 
 
 def _decoded(matrices: Sequence[Matrix], decisions: Sequence[Decision]) -> Iterator[str]:

@@ -74,7 +74,7 @@ def _unquoted(mapping: Mapping[Any, Any]) -> dict[str, Any]:
 def _build(document: Mapping[str, Any], base: Path) -> Recipe:
     number_format = document["format"]
     engine = document.get("engine", "native")
-    weight_only = "calibrated" if engine == "modelopt" else "none"
+    weight_only = "calibrated" if engine == "modelopt" or "statistics" in document else "none"
     return Recipe(
         name=document["name"],
         source=_source(document["source"], base),
@@ -87,6 +87,7 @@ def _build(document: Mapping[str, Any], base: Path) -> Recipe:
         quantize=tuple(document["quantize"]),
         keep=tuple(document.get("keep", ())),
         calibration=_with_path(Calibration, document.get("calibration"), base),
+        statistics=_path(document["statistics"], base) if "statistics" in document else None,
         evaluation=_with_path(Evaluation, document.get("evaluation"), base),
         target=TargetSpec(**document["target"]) if "target" in document else None,
         card=_path(document["card"], base) if "card" in document else None,
@@ -173,10 +174,13 @@ def _activations(recipe: Recipe) -> Iterator[str]:
             "calibrated with engine modelopt, or none for weight-only (W4A16)"
         )
     if recipe.format == "nvfp4" and recipe.activations == "calibrated" and recipe.engine == "native":
-        yield (
-            "`activations`: engine native has no activation statistics; use engine modelopt, or none for weight-only "
-            "(W4A16)"
-        )
+        if recipe.statistics is None:
+            yield (
+                "`activations`: engine native needs `statistics`, a file of `publisher calibrate`; or use engine "
+                "modelopt, or none for weight-only (W4A16)"
+            )
+    elif recipe.statistics is not None:
+        yield "`statistics`: only engine native with nvfp4 and calibrated activations reads them; remove it"
 
 
 def _kv_cache(recipe: Recipe) -> Iterator[str]:

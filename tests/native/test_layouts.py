@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from publisher.checkpoint.open import open_checkpoint
+from publisher.checkpoint.statistics import Observed, Statistics, read, write
 from publisher.engines import ENGINES
 from publisher.engines.base import write_job
 from publisher.native import dequantized
@@ -97,6 +98,72 @@ def test_a_global_scale_is_2688_over_the_largest_weight_of_its_group(tmp_path: P
             scale = stored[f"{name}.weight_global_scale"]
             assert (scale.dtype, scale.shape) == (torch.float32, (1,))
             torch.testing.assert_close(scale[0], 2688 / largest, rtol=2**-22, atol=0)
+
+
+def measured(folder: Path, source: Path, unreached: str = "-") -> Path:
+    """Statistics of every linear layer: another range for each, none for modules with this word in their name."""
+    names = [name for name in open_checkpoint(source).modules if "_proj" in name]
+    observed = {
+        name: Observed(0.0, 0) if unreached in name else Observed(1.0 + index / 8, 64)
+        for index, name in enumerate(names)
+    }
+    write(folder / "statistics.safetensors", Statistics(modules=observed))
+    return folder / "statistics.safetensors"
+
+
+@pytest.mark.parametrize("layout", ["modelopt", "compressed-tensors"])
+def test_statistics_become_input_scales_in_the_layouts_own_direction(
+    layout: str, tmp_path: Path, run_program: Run
+) -> None:
+    seen = read(measured(tmp_path, SLICE)).modules
+    out = quantized(tmp_path, run_program, format="nvfp4", layout=layout, statistics="statistics.safetensors")
+    stored = weights(out)
+    for members in (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.down_proj",)):
+        names = [f"model.layers.0.{member}" for member in members]
+        amax = max(seen[name].amax for name in names)
+        for name in names:
+            if layout == "modelopt":
+                torch.testing.assert_close(stored[f"{name}.input_scale"], torch.tensor(amax / 2688))
+            else:
+                torch.testing.assert_close(stored[f"{name}.input_global_scale"], torch.tensor([2688 / amax]))
+    evidence = Evidence(checkpoint=open_checkpoint(out), source=open_checkpoint(SLICE))
+    assert run(evidence, level="full", ignore=("LC",)).findings == ()
+    record = json.loads((tmp_path / "out.quantize.json").read_text())
+    down = "model.layers.1.mlp.down_proj"
+    assert record["activation_statistics"][down] == {"input_amax": seen[down].amax, "tokens": 64}
+    config = json.loads((out / "config.json").read_text())["quantization_config"]
+    assert config["config_groups"]["group_0"]["input_activations"]["dynamic"] in (False, "local")
+    if layout == "compressed-tensors":
+        from transformers import AutoModelForCausalLM
+
+        model: Any = AutoModelForCausalLM.from_pretrained(out, dtype=torch.bfloat16)
+        with torch.no_grad():
+            assert model(torch.arange(3, 30)[None]).logits.isfinite().all()
+
+
+def test_experts_no_token_reached_take_their_layers_range_and_are_named(tmp_path: Path, run_program: Run) -> None:
+    source = RELEASED / "sources/kimi"
+    measured(tmp_path, source, "experts.3.")
+    out = quantized(tmp_path, run_program, source, format="nvfp4", statistics="statistics.safetensors")
+    lost = "model.layers.1.mlp.experts.3.down_proj"
+    record = json.loads((tmp_path / "out.quantize.json").read_text())["activation_statistics"]
+    others = [
+        r["input_amax"] for name, r in record.items() if name.startswith(lost[:29]) and name.endswith("down_proj")
+    ]
+    assert record[lost]["input_amax"] == max(others)
+    assert "substituted" in record[lost]
+    assert weights(out)[f"{lost}.input_global_scale"].item() == pytest.approx(2688 / max(others))
+
+
+def test_other_numbers_in_the_same_place_are_another_job(tmp_path: Path, run_program: Run) -> None:
+    measured(tmp_path, SLICE)
+    quantized(tmp_path, run_program, format="nvfp4", statistics="statistics.safetensors")
+    first = json.loads((tmp_path / "job.json").read_text())["plan_digest"]
+    (tmp_path / "out").rename(tmp_path / "first")
+    measured(tmp_path, SLICE, "q_proj")  # a module that was not reached and is no expert
+    with pytest.raises(AssertionError):
+        quantized(tmp_path, run_program, format="nvfp4", statistics="statistics.safetensors")
+    assert json.loads((tmp_path / "job.json").read_text())["plan_digest"] != first
 
 
 @pytest.mark.parametrize("source", ["slice", "kimi"])

@@ -100,6 +100,7 @@ def test_paths_do_not_depend_on_the_working_directory(tmp_path: Path, monkeypatc
         ({"format": "mxfp4", "activations": "none", "mode": "ceil"}, ("quark", "native", "ceil", "none", "none")),
         ({"kv_cache": "fp8-cast"}, ("modelopt", "native", "max", "none", "fp8-cast")),
         ({"layout": "compressed-tensors"}, ("compressed-tensors", "native", "max", "none", "none")),
+        ({"statistics": "s.safetensors"}, ("modelopt", "native", "max", "calibrated", "none")),
         (
             {"layout": "compressed-tensors", "format": "mxfp4"},
             ("compressed-tensors", "native", "even", "dynamic", "none"),
@@ -154,6 +155,12 @@ def test_a_hub_source_stays_as_it_is(source: str) -> None:
         ({"mode": "mse", "format": "mxfp4"}, ["`mode`", "no meaning", "even"]),
         ({"format": "mxfp4", "mode": "ceil6"}, ["`mode`", "even, floor or ceil"]),
         ({"activations": "calibrated"}, ["`activations`", "engine modelopt", "W4A16"]),
+        ({"statistics": "s", "activations": "none"}, ["`statistics`", "remove it"]),
+        ({"statistics": "s", "format": "mxfp4"}, ["`statistics`", "remove it"]),
+        (
+            {"statistics": "s", "engine": "modelopt", "calibration": {"data": "c"}},
+            ["`statistics`", "only engine native"],
+        ),
         ({"activations": "dynamic"}, ["`activations`", "uninitialised"]),
         ({"format": "mxfp4", "activations": "calibrated"}, ["`activations`", "dynamic"]),
         ({"engine": "modelopt"}, ["`calibration`", "data"]),
