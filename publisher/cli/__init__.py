@@ -43,7 +43,7 @@ VERBS = {
     "diff": "Say what differs between two checkpoints or two recipes.",
     "fix": "Repair index, declarations, exclude list and side files; never a weight.",
     "convert": "Write an NVFP4 checkpoint in another layout, its codes untouched.",
-    "eval": "Compare benchmark results with a baseline's, and refuse what is not comparable.",
+    "eval": "Compare benchmark results with a baseline's, or measure both with lm-evaluation-harness.",
     "card": "Render a model card from the files, or compare any card with them.",
     "push": "Quantize, validate, write the card, publish and prove what arrived.",
     "verify": "Compare a published repository with its manifest, its licence, its gate.",

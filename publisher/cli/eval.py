@@ -13,6 +13,7 @@ from publisher.errors import PublisherError
 
 if TYPE_CHECKING:
     from publisher.evals.comparison import Comparison
+    from publisher.evals.harness import Subject
 
 SPLIT = "\0--"  # what click, which drops `--`, is given in its place
 
@@ -33,7 +34,7 @@ class Sides(click.Command):
 def command() -> None:
     """Compare what lm-evaluation-harness measured of a result with what it measured of its baselines.
 
-    Nothing is measured here. Each subcommand takes --format; see `publisher eval compare --help`.
+    Each subcommand takes --format; see `publisher eval compare --help` and `publisher eval run --help`.
     """
 
 
@@ -103,3 +104,87 @@ def _show(output: Output, found: Comparison) -> None:
         output.say(f"{label}: {text}", "dim")
     for note in found.notes:
         output.note(note, "yellow")
+
+
+@command.command(
+    "run",
+    epilog="Example: publisher eval run --baseline BF16=http://127.0.0.1:8000/v1 --result NVFP4=http://127.0.0.1:8001/v1"
+    " --task gsm8k --python ./lm-eval/bin/python",
+)
+@parameters(
+    click.option("--baseline", "baselines", multiple=True, required=True, metavar="[LABEL=]MODEL", help="Repeatable."),
+    click.option("--result", required=True, metavar="[LABEL=]MODEL", help="The model to publish."),
+    click.option("--task", "tasks", multiple=True, required=True, help="A task of the harness. Repeatable."),
+    click.option(
+        "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("eval-runs"), show_default=True
+    ),
+    click.option("--python", default="", metavar="PATH", help="The interpreter that has lm-eval  [default: this one]"),
+    click.option("--seed", "seeds", multiple=True, type=int, default=(1234,), show_default=True, help="Repeatable."),
+    click.option("--num-fewshot", type=click.IntRange(0), help="Examples in the prompt  [default: the task's]"),
+    click.option("--limit", type=click.IntRange(1), help="Only so many documents; such scores are not published."),
+    click.option("--chat", is_flag=True, help="Apply the chat template; endpoints are asked to."),
+    click.option("--tokenizer", default="", help="Folder or Hub id; endpoints need it for tasks of log-likelihoods."),
+    click.option("--gen-kwargs", default="", metavar="KEY=VALUE,…", help="Arguments of generation."),
+    click.option(
+        "--tasks-folder", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Further tasks."
+    ),
+    click.option("--concurrency", type=click.IntRange(1, 1024), default=1, show_default=True),
+    format_option,
+)
+def run_command(
+    baselines: tuple[str, ...],
+    result: str,
+    tasks: tuple[str, ...],
+    output: Path,
+    python: str,
+    seeds: tuple[int, ...],
+    num_fewshot: int | None,
+    limit: int | None,
+    chat: bool,
+    tokenizer: str,
+    gen_kwargs: str,
+    tasks_folder: Path | None,
+    concurrency: int,
+    form: str,
+) -> None:
+    """Run lm-evaluation-harness on baselines and result alike, then compare.
+
+    MODEL is an OpenAI-compatible endpoint (http://host:port/v1, or …/v1#name where it serves several models), a folder
+    or a Hub id. What is measured already is not measured again.
+    """
+    import sys
+
+    from publisher.evals import document, harness
+    from publisher.evals.compare import compare
+
+    shown = Output(form)
+    request = harness.Request(
+        tasks=tasks,
+        output=output,
+        python=python or sys.executable,
+        seeds=tuple(dict.fromkeys(seeds)),
+        shots=num_fewshot,
+        limit=limit,
+        chat=chat,
+        tokenizer=tokenizer,
+        generation=gen_kwargs,
+        tasks_folder=tasks_folder,
+        parallel=concurrency,
+    )
+    named = [_subject(place, f"baseline{number or ''}") for number, place in enumerate(baselines)]
+    ours = _subject(result, "result")
+    if len({subject.label for subject in (*named, ours)}) <= len(named):
+        raise PublisherError("Two models have one label.", hint="Write LABEL=MODEL, each label once.")
+    places = harness.run([*named, ours], request, shown.note)
+    before = [place for subject in named for place in places[subject.label]]
+    found = compare(before, places[ours.label])
+    shown.data(document.to_json(found))
+    _show(shown, found)
+
+
+def _subject(place: str, label: str) -> Subject:
+    from publisher.evals.harness import Subject
+
+    name, equals, model = place.partition("=")
+    labelled = bool(equals) and "/" not in name and bool(name.strip()) and bool(model)
+    return Subject(label=name.strip(), place=model) if labelled else Subject(label=label, place=place)

@@ -1,5 +1,5 @@
 """Benchmark results of lm-evaluation-harness: read, proved comparable, compared, and written as the Hub takes them.
 
 The evaluation of a recipe (`publisher.native.evaluate`) measures a perplexity and is another matter; here nothing is
-measured, only what the harness wrote is read.
+measured but by the harness, which `harness` starts, and only what it wrote is read.
 """

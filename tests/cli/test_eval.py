@@ -6,8 +6,9 @@ import json
 
 import yaml
 
-from tests.cli.conftest import Workspace
+from tests.cli.conftest import ROOT, Workspace
 from tests.evals.conftest import document, real, write
+from tests.evals.endpoint import endpoint, install_stand_in
 
 SOURCE, QUANTIZED = real("0.4.11", "source"), real("0.4.11", "quantized")
 
@@ -91,3 +92,22 @@ def test_a_push_publishes_the_scores_that_card_toml_names(workspace: Workspace) 
     workspace.push(workspace.recipe())
     assert not (workspace.tree / ".eval_results" / "gsm8k.yaml").exists()
     assert "model-index" not in (workspace.tree / "README.md").read_text()
+
+
+def test_models_are_measured_alike_and_compared(workspace: Workspace) -> None:
+    packages = install_stand_in(workspace.folder / "packages")
+    with endpoint("base") as base, endpoint("ours", wrong={3}) as ours:
+        models = ("--baseline", f"BF16={base.address}", "--result", ours.address)
+        done = workspace.publisher(
+            "eval", "run", *models, "--task", "sums", "--format", "json", PYTHONPATH=f"{ROOT}:{packages}"
+        )
+        assert base.prompts == ours.prompts
+    assert (done.json["baselines"], done.json["result"]) == (["BF16"], "result")
+    assert done.json["scores"][0]["result"]["value"] == 90.0
+    assert "lm-evaluation-harness 0.4.11 on sums" in done.err
+    assert "eval-runs" in "".join(str(path) for path in workspace.folder.rglob("results_*.json"))
+
+
+def test_two_models_of_one_label_are_refused(workspace: Workspace) -> None:
+    done = workspace.publisher("eval", "run", "--baseline", "x=a/b", "--result", "x=a/c", "--task", "sums", code=2)
+    assert "one label" in done.err
