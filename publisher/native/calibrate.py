@@ -282,7 +282,7 @@ class _Names:
 
         made = naming.origins(model, tensors.refs)
         unknown: list[str] = []
-        self._places: dict[str, int] = {}
+        self._places: dict[str, list[int]] = {}
         for slot in observer.slots.values():
             sources = made.get(slot.parameter, [])
             if not sources and _is_tied(model, slot.parameter):
@@ -295,7 +295,8 @@ class _Names:
             if not sources or experts is None:
                 unknown.append(slot.parameter)
                 continue
-            self._places |= {name: slot.first + number for number, names in experts.items() for name in names}
+            for number, name in ((number, name) for number, names in experts.items() for name in names):
+                self._places.setdefault(name, []).append(slot.first + number)
         if unknown:
             raise CheckpointError(
                 f"{len(unknown)} matrices of {type(model).__name__} belong to no tensor of the checkpoint: "
@@ -306,8 +307,11 @@ class _Names:
         self.unobserved = sorted(name for name in matrices - self._places.keys() if role_of(name) != "embedding")
 
     def modules(self, amax: Sequence[float], tokens: Sequence[int]) -> dict[str, Observed]:
-        """What was observed, by the checkpoint's names."""
-        return {name: Observed(amax[place], tokens[place]) for name, place in sorted(self._places.items())}
+        """What was observed, by the checkpoint's names; of a tensor that was split, what its parts have in common."""
+        return {
+            name: Observed(max(amax[place] for place in places), max(tokens[place] for place in places))
+            for name, places in sorted(self._places.items())
+        }
 
 
 def _is_tied(model: Any, parameter: str) -> bool:

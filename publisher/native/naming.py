@@ -10,7 +10,7 @@ name. Where the checkpoint itself keeps experts in one tensor, they get the name
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from transformers.conversion_mapping import get_model_conversion_mapping
@@ -37,12 +37,23 @@ def origins(model: Any, names: Iterable[str]) -> dict[str, list[str]]:
     present = model.state_dict()
     found: dict[str, list[str]] = {}
     for name in names:
-        renamed, _ = rename_source_key(name, renamings, converters, model.base_model_prefix, present)
+        renamed, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, present)
         if renamed not in present:
-            renamed, _ = rename_source_key(name, [], [], model.base_model_prefix, present)
-        if renamed in present:
-            found.setdefault(renamed, []).append(name)
+            renamed, pattern = rename_source_key(name, [], [], model.base_model_prefix, present)
+        for parameter in _targets(renamed, pattern, converters):
+            if parameter in present:
+                found.setdefault(parameter, []).append(name)
     return found
+
+
+def _targets(renamed: str, pattern: str | None, converters: Sequence[Any]) -> list[str]:
+    """All parameters a tensor is split into; the loader's renaming names the first of them."""
+    used = next((entry for entry in converters if pattern is not None and pattern in entry.source_patterns), None)
+    targets = used.target_patterns if used is not None else []
+    if len(targets) < 2 or targets[0] not in renamed:
+        return [renamed]
+    before, _, after = renamed.partition(targets[0])
+    return [f"{before}{target}{after}" for target in targets]
 
 
 def linear_modules(tensors: Iterable[str]) -> tuple[str, ...]:

@@ -43,7 +43,9 @@ def load(folder: Path, tensors: SourceTensors, *, device: str, trust: bool = Fal
         if tensors.encoded:
             _undeclare(config)
             weights = state_dict(folder, dtype=torch.bfloat16)
-            model, info = kind.from_pretrained(
+            with torch.device("meta"):  # finds the class, without memory
+                made: Any = type(kind.from_config(config, trust_remote_code=trust))
+            model, info = made.from_pretrained(
                 None, config=config, state_dict=weights, dtype=torch.bfloat16, output_loading_info=True, **place
             )
         else:
@@ -66,9 +68,16 @@ def load(folder: Path, tensors: SourceTensors, *, device: str, trust: bool = Fal
             f"{folder} gives no value to {len(absent):,} parameters of {type(model).__name__}, first {absent[0]}.",
             hint="Validate the checkpoint; a model made up in part has no activations worth measuring.",
         )
-    if model._can_set_experts_implementation():
-        model.set_experts_implementation("eager")
+    _show_experts(model)
     return model.eval()
+
+
+def _show_experts(model: Any) -> None:
+    """Compute experts one after the other, in models inside a model too, which transformers' own setter passes over."""
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if hasattr(config, "_experts_implementation"):
+            config._experts_implementation = "eager"
 
 
 def load_tokenizer(folder: Path, *, trust: bool = False) -> Any:

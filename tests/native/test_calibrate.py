@@ -24,6 +24,8 @@ from publisher.errors import CheckpointError, PublisherError
 from publisher.formats import LAYOUTS
 from publisher.native import calibrate
 from publisher.native.calibrate import Job
+from tests.builders.sources import fp8, int4
+from tests.builders.tiny import Tensor, Tiny
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "tests/released/sources"
@@ -224,6 +226,67 @@ def test_a_head_that_is_the_embedding_has_no_statistics(tmp_path: Path) -> None:
     found = observed(save("tied", tmp_path / "source"), tmp_path).modules
     assert "lm_head" not in found
     assert "model.layers.1.mlp.down_proj" in found
+
+
+# --- sources as they are published ---------------------------------------------------------------------------------
+
+
+def test_kimis_wrapper_is_observed_under_its_published_names(tmp_path: Path) -> None:
+    """Text and vision in one checkpoint: what only images reach is listed as unreached."""
+    from safetensors.torch import load_file, save_file
+
+    text: Any = transformers.AutoConfig.from_pretrained(SOURCES / "kimi")
+    vision = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config: Any = transformers.Kimi_K25Config(text_config=text.to_dict(), vision_config=vision, image_token_id=250)
+    model: Any = transformers.Kimi_K25ForConditionalGeneration(config)
+    source = tmp_path / "source"
+    model.to(torch.bfloat16).save_pretrained(source)
+    transformers.AutoTokenizer.from_pretrained(SOURCES / "kimi").save_pretrained(source)
+    stored = load_file(source / "model.safetensors")  # saved as `language_model.model.blocks`, published as `layers`
+    published = {
+        name.replace("language_model.model.blocks", "language_model.model.layers"): stored[name] for name in stored
+    }
+    save_file(published, source / "model.safetensors", metadata={"format": "pt"})
+    found = observed(source, tmp_path)
+    expert = "language_model.model.layers.2.mlp.experts.7.down_proj"
+    assert expert in found.modules
+    assert found.modules["language_model.model.layers.0.self_attn.q_a_proj"].tokens == int(found.metadata["tokens"])
+    assert {name.partition(".")[0] for name in found.unreached if ".experts." not in name} == {
+        "vision_tower",
+        "mm_projector",
+    }
+    assert "vision_tower.encoder.blocks.0.wqkv" in found.unreached
+
+
+@pytest.mark.parametrize("form", [int4, fp8])
+def test_an_encoded_source_is_observed_as_what_it_stands_for(form: Any, tmp_path: Path) -> None:
+    """INT4 as Kimi K2 is published, FP8 as DeepSeek-V3 is: decoded, the numbers are those of the decoded model."""
+    stored, meant = form(deepseek())
+    declared = stored.config.pop("text_config", {})
+    stored.config |= {key: value for key, value in declared.items() if key == "quantization_config"}
+    meant.config.pop("text_config", None)
+    contents = []
+    for name, tiny in (("stored", stored), ("meant", meant)):
+        tiny.write(tmp_path / name)
+        transformers.AutoTokenizer.from_pretrained(SOURCES / "kimi").save_pretrained(tmp_path / name)
+        contents.append(observed(tmp_path / name, tmp_path).modules)
+    assert contents[0] == contents[1]
+    assert any(one.tokens for one in contents[0].values())
+
+
+def deepseek() -> Tiny:
+    """The small mixture as the builders hold a checkpoint."""
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted((SOURCES / "kimi").glob("*.safetensors")):
+        for name, value in load_file(shard).items():
+            raw = value.contiguous().view(torch.uint8).numpy().tobytes()
+            dtype = {torch.bfloat16: "BF16", torch.float32: "F32"}[value.dtype]
+            tensors[name] = Tensor(dtype, tuple(value.shape), raw)
+    config = json.loads((SOURCES / "kimi/config.json").read_text())
+    return Tiny(tensors=dict(sorted(tensors.items())), config={**config, "text_config": {}})
 
 
 # --- data ----------------------------------------------------------------------------------------------------------
