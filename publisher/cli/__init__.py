@@ -25,6 +25,7 @@ from publisher.errors import InterruptedRun, PublisherError
 
 Callback = Callable[..., Any]
 Decorator = Callable[[Callback], Callback]
+PIPE_CLOSED = 128 + signal.SIGPIPE  # as a shell tells of every program whose reader has gone
 # What a person can mend: no room, no permission, something else under that name.
 REFUSED = frozenset(
     {
@@ -97,7 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without our signs is no reason to fail
     try:
-        code = publisher.main(arguments, prog_name="publisher", standalone_mode=False)
+        code = _run(arguments)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
@@ -109,15 +110,19 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(InterruptedRun("Interrupted.", hint="Run the same command again to go on."), arguments)
     except PublisherError as error:
         _fail(error, arguments)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as error:
         if error.errno not in REFUSED:
             _fail(_bug(traceback.format_exc()), arguments)
         _fail(_refused(error), arguments)
     except Exception:  # noqa: BLE001 - a bug: keep the traceback in a file, tell the user in a sentence
         _fail(_bug(traceback.format_exc()), arguments)
+
+
+def _run(arguments: list[str]) -> Any:
+    try:
+        return publisher.main(arguments, prog_name="publisher", standalone_mode=False)
+    except SystemExit:  # how click ends when nobody reads on: with 1, which would say that there are findings
+        return PIPE_CLOSED
 
 
 def _terminate(*_: object) -> None:

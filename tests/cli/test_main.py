@@ -47,6 +47,17 @@ def test_a_name_with_escape_codes_does_not_reach_the_terminal(workspace: Workspa
     assert "\x1b" not in done.err
 
 
+def test_a_reader_that_goes_away_is_told_from_findings() -> None:
+    command = [sys.executable, "-m", "publisher", "rules", "list", "--format", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+        assert process.wait() == 141
+    assert b"Traceback" not in said
+
+
 def test_data_goes_to_stdout_and_nothing_else_does(workspace: Workspace) -> None:
     done = workspace.publisher("plan", workspace.recipe(), "--format", "json")
     assert len(done.out.strip().splitlines()) == 1

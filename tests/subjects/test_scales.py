@@ -12,7 +12,7 @@ from publisher.checkpoint.open import open_checkpoint
 from publisher.subjects import BlockScales, Meter, reading
 from publisher.subjects import scales as scales_module
 from publisher.subjects.scalepass import ScalePass
-from tests.builders.tiny import Tensor, Tiny, f32, mixture, nvfp4
+from tests.builders.tiny import Tensor, Tiny, f32, mixture, mxfp4, nvfp4
 from tests.builders.watched import Watched
 
 UP = "model.layers.0.mlp.up_proj"
@@ -58,6 +58,18 @@ def test_blocks_with_weights_are_told_from_blocks_of_zeros(tmp_path: Path, monke
     found = [scales.nonzero(places) for places in scales.places(0)]
     assert sum(count for count, _ in found) == len(expected)
     assert next(first for _, first in found if first is not None) == expected[0]
+
+
+def test_wider_blocks_are_told_by_each_of_their_codes(tmp_path: Path) -> None:
+    """MXFP4: one code of 32 decides, wherever it lies; a sign alone is zero."""
+    payload = np.full((33, 16), 0x88, np.uint8)
+    for row in range(32):
+        payload[row, row // 2] |= 0x10 if row % 2 else 0x01
+    weight, scale = f"{UP}.weight", f"{UP}.weight_scale"
+    tensors = {weight: Tensor("U8", (33, 16), payload.tobytes()), scale: Tensor("U8", (33, 1), bytes(33))}
+    config = mxfp4(mixture()).config
+    (scales,) = seen(Tiny(tensors=tensors, config=config, shards=1).write(tmp_path / "c"), BlockScales)
+    assert [scales.nonzero(places) for places in scales.places(0)] == [(32, 0)]
 
 
 def test_blocks_are_not_judged_where_payload_and_scales_do_not_fit(tmp_path: Path) -> None:
