@@ -75,7 +75,7 @@ def load(folder: Path, tensors: SourceTensors, *, device: str, trust: bool = Fal
 def _show_experts(model: Any) -> None:
     """Compute experts one after the other, in models inside a model too, which transformers' own setter passes over."""
     for module in model.modules():
-        config = getattr(module, "config", None)
+        config: Any = getattr(module, "config", None)
         if hasattr(config, "_experts_implementation"):
             config._experts_implementation = "eager"
 
