@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import importlib
 import io
-import os
 import signal
 import sys
 import tempfile

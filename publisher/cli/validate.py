@@ -52,6 +52,10 @@ def command(
     from publisher.reports.files import destinations
     from publisher.subjects import Evidence
 
+    if sample and level not in (None, "full"):
+        raise click.UsageError(
+            f"--sample takes blocks of weights, which --level {level} does not read; give one of the two."
+        )
     output, wanted = Output(form), destinations(reports)
     chosen = tuple(code.upper() for code in select)
     with Display(output) as display:

@@ -75,6 +75,12 @@ def test_select_and_level(workspace: Workspace, good: Path) -> None:
     assert "scales" in reasons["SV01"]
 
 
+@pytest.mark.parametrize("level", ["headers", "scales"])
+def test_a_sample_of_weights_that_are_not_read_is_refused(workspace: Workspace, level: str) -> None:
+    done = workspace.publisher("validate", "anywhere", "--level", level, "--sample", "3", code=2)
+    assert f"--level {level} does not read" in done.err
+
+
 def test_the_human_report_names_rule_place_and_next_step(workspace: Workspace, good: Path) -> None:
     (good / "model-00002-of-00002.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     done = workspace.publisher("validate", "good", code=1)
