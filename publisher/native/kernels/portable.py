@@ -112,7 +112,7 @@ def best_scales(weight: Tensor, largest: float) -> Tensor:
     codes = torch.empty((weight.shape[0], weight.shape[1] // NVFP4_BLOCK), dtype=torch.uint8, device=weight.device)
 
     def search(rows: slice) -> None:
-        values = weight[rows].float().abs_().view(-1, codes.shape[1], NVFP4_BLOCK)
+        values = weight[rows].float().abs().view(-1, codes.shape[1], NVFP4_BLOCK)
         best = torch.full(values.shape[:2], torch.inf, device=weight.device)
         found = torch.ones_like(best, dtype=torch.uint8)
         for code, step in enumerate(steps, 1):

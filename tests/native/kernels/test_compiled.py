@@ -33,6 +33,8 @@ for dtype in (torch.bfloat16, torch.float16, torch.float32):
     amax = kernels.block_amax(weight, 16)
     parts = [*kernels.quantize_nvfp4(weight, amax, kernels.global_scale(kernels.largest(amax)), meter)]
     parts += kernels.quantize_mxfp4(weight, kernels.block_amax(weight, 32), "ceil", meter)
+    few, largest = weight[:48], kernels.largest(amax)
+    parts += kernels.quantize_nvfp4_mse(few, amax[:48], largest, kernels.global_scale(largest), meter)
     for part in parts:
         digest.update(part.view(torch.uint8).numpy().tobytes())
     sums += [float(meter.error), float(meter.weight)]

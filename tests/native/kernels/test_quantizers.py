@@ -131,8 +131,10 @@ def test_mse_gives_the_reference_bytes(kind: str, dtype: torch.dtype) -> None:
     amax = kernels.block_amax(weight, 16)
     largest = kernels.largest(amax)
     meter = kernels.ErrorMeter.on(weight.device)
+    expected = sweep.quantize(weight.float().clone().numpy())
+    before = weight.clone()
     payload, scales = kernels.quantize_nvfp4_mse(weight, amax, largest, kernels.global_scale(largest), meter)
-    expected = sweep.quantize(weight.float().numpy())
+    assert torch.equal(weight, before)
     assert np.array_equal(scales.view(torch.uint8).numpy(), expected.block_scales)
     assert np.array_equal(payload.numpy(), expected.payload)
 
