@@ -53,8 +53,8 @@ def test_scan_finds_a_dead_weight_before_the_work(workspace: Workspace, tmp_path
     folder = tiny.write(tmp_path / "dead")
     recipe = Path(workspace.folder, "dead.yaml")
     recipe.write_text(
-        f"name: dead\nsource: {folder}\nformat: mxfp4\nlayout: quark\nengine: native\nmode: even\nactivations: dynamic\n"
-        'kv_cache: none\nquantize: ["*.mlp.*_proj"]\n'
+        f"name: dead\nsource: {folder}\nformat: mxfp4\nlayout: quark\nengine: native\nmode: even\n"
+        'activations: dynamic\nkv_cache: none\nquantize: ["*.mlp.*_proj"]\n'
     )
     assert workspace.publisher("plan", "dead.yaml", "--format", "json").json["scan"] is None
     done = workspace.publisher("plan", "dead.yaml", "--scan", code=2)

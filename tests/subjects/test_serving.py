@@ -76,9 +76,7 @@ def test_machines(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "card", ["vllm serve " * 50_000, "vllm serve x -tp 99999999999999", "vllm serve -tp 0\n"]
-)
+@pytest.mark.parametrize("card", ["vllm serve " * 50_000, "vllm serve x -tp 99999999999999", "vllm serve -tp 0\n"])
 def test_hostile_cards_cost_little(tmp_path: Path, card: str) -> None:
     found = serving(tmp_path, card)
     assert found.advertised == ()
