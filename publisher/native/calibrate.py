@@ -153,7 +153,7 @@ def _require_libraries() -> None:
     except ImportError as error:
         raise EngineError(
             f"Calibration needs torch and transformers: {error}.",
-            hint="Install them with `pip install 'fp4-publisher[eval]'`.",
+            hint="Install them with `pip install 'fp4-publisher[calibrate]'`.",
         ) from error
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

@@ -58,7 +58,7 @@ def write_samples(wanted: DataSet, samples: int, seed: int, path: Path) -> int:
     except ImportError:
         raise EngineError(
             "A data set by name needs the library datasets, which is not installed here.",
-            hint="Install it with `pip install datasets`, or give a text or JSONL file.",
+            hint="Install it with `pip install 'fp4-publisher[calibrate]'`, or give a text or JSONL file.",
         ) from None
     try:
         stream = library.load_dataset(

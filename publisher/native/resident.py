@@ -126,7 +126,8 @@ def _device_map(device: str) -> Any:
 
 def _unloadable(folder: Path, error: Exception, trust: bool) -> CheckpointError:
     said = " ".join(str(error).split())[:300] or type(error).__name__
+    hint = "" if trust else CODE
     return CheckpointError(
         f"transformers {transformers.__version__} cannot load {folder}: {said}",
-        hint="" if trust else CODE,
+        hint="Install it with `pip install 'fp4-publisher[calibrate]'`." if "accelerate" in said.lower() else hint,
     )
