@@ -19,8 +19,8 @@ LOST = "the licence is not copied"
 FUSED = "file-to-file mode fuses `mlp.gate_proj`/`mlp.up_proj` and q/k/v only, not experts or latent attention"
 
 ARGUED: dict[str, dict[str, str]] = {
-    "slice-model-free-nvfp4a16": {"LC03": CARD, "SD16w": CARD, "LC08w": CARD, "CN06w": BARE},
-    "slice-model-free-mxfp4": {"LC03": CARD, "SD16w": CARD, "LC08w": CARD, "CN06w": BARE},
+    "slice-model-free-nvfp4a16": {"LC03": CARD, "SD16w": CARD, "LC08w": CARD, "LC23w": CARD, "CN06w": BARE},
+    "slice-model-free-mxfp4": {"LC03": CARD, "SD16w": CARD, "LC08w": CARD, "LC23w": CARD, "CN06w": BARE},
     "slice-oneshot-nvfp4": {
         "LC01": LOST,
         "SD01": RESAVED,
@@ -31,12 +31,13 @@ ARGUED: dict[str, dict[str, str]] = {
         "LC03": CARD,
         "SD16w": CARD,
         "LC08w": CARD,
+        "LC23w": CARD,
         "CN06w": BARE,
         "FU02": FUSED,
         "FU03": FUSED,
         "FU04": FUSED,
     },
-    "kimi-model-free-mxfp4": {"LC03": CARD, "SD16w": CARD, "LC08w": CARD, "CN06w": BARE},
+    "kimi-model-free-mxfp4": {"LC03": CARD, "SD16w": CARD, "LC08w": CARD, "LC23w": CARD, "CN06w": BARE},
     "kimi-oneshot-nvfp4": {"LC01": LOST, "SD01": RESAVED},
     "kimi-quark-mxfp4": {"CN06w": BARE, "CN11w": "total_size adds up files, not tensors"},
 }

@@ -18,6 +18,12 @@ def prose(text: str, encoding: str = "utf-8") -> Edit:
     return edit
 
 
+def _pass_over_more(folder: Path) -> None:
+    """A manifest that names another file to be left out would let it change unseen."""
+    path = folder / "publish.json"
+    path.write_text(path.read_text().replace('".gitattributes"', '".gitattributes", "LICENSE"'))
+
+
 CASES = [
     Case(
         "LC01",
@@ -40,6 +46,7 @@ CASES = [
     Case("LC14", "same-size", listed(lambda at: _flip(at / "LICENSE")), "LC01 LC14", place="LICENSE"),
     Case("LC14", "lost", listed(lambda at: (at / "generation_config.json").unlink()), "LC14 SD01"),
     Case("LC14", "added", listed(lambda at: (at / "notes.txt").write_text("x")), "LC14", place="notes.txt"),
+    Case("LC14", "passes-over-more", listed(_pass_over_more), "LC14", place="publish.json"),
     Case("LC14", "no-manifest", file("publish.json", b"{}"), "LC14", place="publish.json"),
     Case("LC06", "gate-open", lambda tiny: None, "LC06", evidence={"gate": "manual", "settings": {"gated": False}}),
     Case("LC06", "form-without-gate", lambda tiny: None, "LC06w", evidence={"settings": {"gated": False}}),
