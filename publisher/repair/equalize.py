@@ -8,7 +8,7 @@ are never raised above 448 and a non-zero scale never becomes zero. Opt-in, with
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -33,9 +33,9 @@ def equalize(checkpoint: Checkpoint, draft: Draft) -> None:
                 _group(checkpoint, fused, refs, values, direction, draft)
 
 
-def _has(tensors: object, suffix: str) -> bool:
-    ref = tensors.get(suffix) if isinstance(tensors, dict) else None
-    return ref is not None and ref.dtype == "F32" and ref.size == 4 and "weight_scale" in tensors  # type: ignore[operator]
+def _has(tensors: Mapping[str, TensorRef], suffix: str) -> bool:
+    ref = tensors.get(suffix)
+    return ref is not None and ref.dtype == "F32" and ref.size == 4 and "weight_scale" in tensors
 
 
 def _number(checkpoint: Checkpoint, ref: TensorRef) -> float:
