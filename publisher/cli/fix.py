@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from publisher.cli import parameters
 from publisher.cli.options import ignore_option, parse_waivers
 from publisher.cli.output import Display, Output, format_option, print_report
+
+if TYPE_CHECKING:
+    from publisher.checkpoint.open import Checkpoint
 
 
 @click.command(
@@ -81,23 +85,22 @@ def command(
             output.say("Nothing was written. Name --out FOLDER, or --in-place to keep the old files in a backup.")
         raise click.exceptions.Exit(1 if proposal.changes or proposal.refused else 0)
     output.say(f"Written: {fixed}" + (f"; the old files are in {backup}." if backup else "."))
-    _validated(output, fixed, source, kept, record)
+    _validated(output, fixed, origin, original.repo if original else None, kept, record)
 
 
 def _validated(
-    output: Output, fixed: Path, source: str | None, waivers: dict[str, str], record: dict[str, object]
+    output: Output,
+    fixed: Path,
+    origin: Checkpoint | None,
+    base_model: str | None,
+    waivers: dict[str, str],
+    record: dict[str, object],
 ) -> None:
     from publisher import rules
     from publisher.checkpoint.open import open_checkpoint
-    from publisher.checkpoint.source import resolve
     from publisher.subjects import Evidence
 
-    original = resolve(source) if source else None
-    evidence = Evidence(
-        checkpoint=open_checkpoint(fixed),
-        source=open_checkpoint(original.files) if original else None,
-        base_model=original.repo if original else None,
-    )
+    evidence = Evidence(checkpoint=open_checkpoint(fixed), source=origin, base_model=base_model)
     report = rules.run(evidence, level="full", waivers=waivers)
     output.data({**record, "report": report.to_json()})
     print_report(output, report)
