@@ -216,14 +216,16 @@ class Run:
     def validate(self) -> Report:
         """Run the checkpoint rules; the card prints their outcome."""
         self.journal.emit("validate", "start", message="checking the checkpoint against the rules")
+        checkpoint = open_checkpoint(self.directory.checkpoint)
         report = self._rules(
+            checkpoint,
             ignore=("LC",),
             level=self.prepared.order.level,
             left_out="judged last, on the card and the licence",
             card=False,  # what lies there is of an earlier run
         )
         self._write_report(self.directory.report, report)
-        self._write_page(report)
+        self._write_page(checkpoint, report)
         self.journal.emit("validate", "done", message=_outcome(report))
         self._require(report, self.directory.report)
         return report
@@ -275,7 +277,8 @@ class Run:
         self.custody.require_same(built)
         self.custody.remember(built)
         self._write(checkpoint / manifests.NAME, built.encoded().decode())
-        report = self._rules(select=("LC",), level="headers", left_out="ran before the card was written")
+        finished = open_checkpoint(checkpoint)
+        report = self._rules(finished, select=("LC",), level="headers", left_out="ran before the card was written")
         self._write_report(self.directory.publication, report)
         self.journal.emit(
             "manifest",
@@ -382,6 +385,7 @@ class Run:
 
     def _rules(
         self,
+        checkpoint: Checkpoint,
         *,
         select: tuple[str, ...] = (),
         ignore: tuple[str, ...] = (),
@@ -391,7 +395,7 @@ class Run:
     ) -> Report:
         order = self.prepared.order
         evidence = Evidence(
-            checkpoint=open_checkpoint(self.directory.checkpoint),
+            checkpoint=checkpoint,
             source=self.prepared.original,
             base_model=base_model(self.prepared).repo.text if order.target else self.prepared.source.repo,
             gate=order.target.gate if order.target else None,
@@ -509,10 +513,10 @@ class Run:
         if old is None or _timeless(old) != _timeless(new):
             self._write(path, jsonio.dump_json(new))
 
-    def _write_page(self, report: Report) -> None:
+    def _write_page(self, checkpoint: Checkpoint, report: Report) -> None:
         """The report as a page to look at, beside the one that programs read."""
         level, recipe = self.prepared.order.level, self.prepared.order.recipe
-        overview = look(open_checkpoint(self.directory.checkpoint), level=level)
+        overview = look(checkpoint, level=level)
         label = recipe.name if recipe else self.directory.checkpoint.name
         validation = Validation(report=report, label=label, overview=overview)
         self._write(self.directory.report.with_suffix(".html"), render_report("html", validation))
