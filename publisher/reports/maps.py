@@ -7,7 +7,6 @@ Colour never stands alone: each rectangle says in words what it is, each row how
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections import Counter
@@ -17,84 +16,24 @@ from dataclasses import dataclass
 from publisher import markup
 from publisher.checkpoint.census import Census, ClassCensus, Tally
 from publisher.checkpoint.modules import class_of, layer_of
+from publisher.checkpoint.stacks import ROWS, Stack, matrices, stacks
 from publisher.findings import Finding
 from publisher.markup import Html
 from publisher.units import format_bytes
 
-COLUMNS = 128  # of one map; more layers share them
-ROWS = 64  # of all maps together
 KNOWN = ("nvfp4", "mxfp4", "int4", "mxfp8", "fp8", "bf16", "f16", "f32")
 STEPS = 8  # shades of the error map
 HEIGHT = 10  # of a row, in the picture's own units
-_STACK = re.compile(r"^(.*?(?:^|\.)(?:layers|blocks|h)\.\*)(?:\.(.*))?$")
 _DIGITS = re.compile(r"(\d+)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stack:
-    """Classes that lie in the same layers.
-
-    Args:
-        name: what their names begin with; empty for what lies outside layers.
-        layers: how many layers there are, by the highest number.
-        classes: by the rest of their names.
-    """
-
-    name: str
-    layers: int
-    classes: Mapping[str, ClassCensus]
-
-    @property
-    def columns(self) -> int:
-        """Columns of the map."""
-        return min(max(self.layers, 1), COLUMNS)
-
-    def column(self, layer: int) -> int:
-        """The column a layer is drawn in."""
-        return layer * self.columns // max(self.layers, 1)
-
-    def said(self, begin: int, end: int) -> str:
-        """The layers of columns `begin` up to but not including `end`, in words."""
-        first, last = (math.ceil(column * self.layers / self.columns) for column in (begin, end))
-        return f"layer {first}" if last - first <= 1 else f"layers {first}–{last - 1}"
-
-
-def stacks(census: Census) -> list[Stack]:
-    """The stacks of layers with a matrix in them, the one with the most bytes first, and what lies outside last."""
-    found: dict[str, dict[str, ClassCensus]] = {}
-    for item in itertools.islice(_matrices(census), ROWS):
-        match = _STACK.match(item.pattern)
-        name, rest = (match.group(1), match.group(2) or match.group(1)) if match else ("", item.pattern)
-        found.setdefault(name, {})[rest] = item
-    made = [
-        Stack(name=name, layers=_layers(classes.values()), classes=dict(sorted(classes.items(), key=_reading_order)))
-        for name, classes in found.items()
-    ]
-    return sorted(made, key=lambda stack: (not stack.name, -sum(c.tally.bytes for c in stack.classes.values())))
-
-
-def _matrices(census: Census) -> list[ClassCensus]:
-    """Classes that hold a matrix, the ones with the most bytes first."""
-    return sorted((item for item in census.classes if item.matrix), key=lambda item: -item.tally.bytes)
-
-
-def _layers(classes: Iterable[ClassCensus]) -> int:
-    return 1 + max((layer for item in classes for layer in item.cells if layer is not None), default=-1)
-
-
 _ALONE = Stack(name="", layers=1, classes={})
-_ROLES = ("attention", "mlp", "router", "expert", "shared_expert", "mtp", "norm")
-
-
-def _reading_order(item: tuple[str, ClassCensus]) -> tuple[int, str]:
-    role = item[1].role
-    return _ROLES.index(role) if role in _ROLES else len(_ROLES), item[0]
 
 
 def left_out(census: Census) -> str:
     """What the maps do not show, in words; empty where they show all."""
     small = [item for item in census.classes if not item.matrix]
-    rest = _matrices(census)[ROWS:]
+    rest = matrices(census)[ROWS:]
     told = []
     for items, noun in ((small, "of norms, biases and tables"), (rest, "more")):
         if items:
