@@ -1,10 +1,11 @@
-"""A weight matrix where it is stored, and its rows as float32: plain, INT4, FP8, or one expert of a fused tensor.
+"""A weight matrix where it is stored, and its rows as float32: plain, INT4, FP8, MXFP4, or one of a fused tensor.
 
 Nothing is read but the rows asked for; of a transposed matrix the whole matrix. `weights.locate` finds them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,8 +15,8 @@ import numpy as np
 from publisher.checkpoint.header import DTYPE_BITS, TensorRef
 from publisher.checkpoint.open import Checkpoint
 from publisher.errors import CheckpointError
-from publisher.formats import e8m0, floats, fp8, int4
-from publisher.formats.blocks import Float32Array
+from publisher.formats import e8m0, floats, fp8, int4, mxfp4
+from publisher.formats.blocks import Float32Array, UInt8Array
 from publisher.formats.int4 import Intermediate, Order
 
 Reader: TypeAlias = Callable[[str, int, int], bytes]
@@ -51,11 +52,11 @@ class StoredWeight:
     Args:
         checkpoint: where.
         name: the module.
-        form: BF16, F16, F32, int4 or fp8.
+        form: BF16, F16, F32, int4, fp8 or mxfp4.
         rows: output features.
         columns: input features.
         ref: the tensor with the values.
-        scale: the tensor with their scales (int4, fp8).
+        scale: the tensor with their scales (int4, fp8, mxfp4).
         block: rows and columns that share a scale.
         part: where it lies in a fused tensor.
     """
@@ -78,9 +79,11 @@ class StoredWeight:
     @property
     def size(self) -> int:
         """Bytes that reading all of it takes, about."""
-        share = self.part is not None and self.ref.shape[0] * self.ref.elements
-        own = self.ref.size * self.rows * self.columns // self.ref.elements if share else self.ref.size
-        return own + (self.scale.size if self.scale else 0)
+        if self.part is None:
+            return self.ref.size + (self.scale.size if self.scale else 0)
+        wide = math.prod(self.ref.shape[1:]) * (2 if self.form == "mxfp4" else 1)  # weights of one expert
+        stored = sum(ref.size for ref in (self.ref, self.scale) if ref is not None)
+        return stored * self.rows * self.columns // max(wide * self.ref.shape[0], 1)
 
     def decode(
         self,
@@ -110,6 +113,8 @@ class StoredWeight:
             return self._int4(begin, end, reader, intermediate, order)
         if self.form == "fp8":
             return self._fp8(begin, end, reader, intermediate)
+        if self.form == "mxfp4":
+            return mxfp4.dequantize(*self.codes(begin, end, read=reader))
         return self._plain(begin, end, reader)
 
     def _plain(self, begin: int, end: int, read: Reader) -> Float32Array:
@@ -127,6 +132,24 @@ class StoredWeight:
         last = first + max(end - begin - 1, 0) * part.step + (end > begin)
         rows = floats.decode(_bytes(read, self.ref, deep, first, last), self.form, (last - first, deep))
         return rows[:: part.step]
+
+    def codes(self, begin: int, end: int, *, read: Reader | None = None) -> tuple[UInt8Array, UInt8Array]:
+        """Rows of an MXFP4 weight as stored: payload uint8 (n, columns / 2) and scale codes uint8 (n, columns / 32).
+
+        Raises:
+            CheckpointError: the shard is shorter than its header says.
+        """
+        if self.form != "mxfp4" or self.scale is None or self.part is None:
+            raise UnreadableWeight(f"{self.name} is {self.form}, not MXFP4.")
+        reader = read or self.checkpoint.files.read
+        part, wide = self.part, self.ref.shape[1]
+        first = part.expert * wide + part.first + begin * part.step
+        last = first + max(end - begin - 1, 0) * part.step + (end > begin)
+        payload, scales = (
+            np.frombuffer(_bytes(reader, ref, width, first, last), np.uint8).reshape(-1, width)[:: part.step]
+            for ref, width in ((self.ref, self.columns // 2), (self.scale, self.columns // self.block[1]))
+        )
+        return payload, scales
 
     def _int4(self, begin: int, end: int, read: Reader, intermediate: Intermediate, order: Order) -> Float32Array:
         width = self.ref.shape[1]
