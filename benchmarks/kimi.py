@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BITS = {"BF16": 2, "F32": 4, "U8": 1, "F8_E4M3": 1}
+BITS = {"BF16": 2, "F32": 4, "I32": 4, "U8": 1, "F8_E4M3": 1}
 HEAD, LAYERS = "language_model.", "language_model.model.layers"
 INDEX = "model.safetensors.index.json"
 

@@ -35,6 +35,7 @@ REFUSED = frozenset(
 
 # verb -> one line for the overview; the module `publisher.cli.<verb>` holds `command`.
 VERBS = {
+    "recipes": "List the ready recipes of published checkpoints, or write one out to be edited.",
     "plan": "Say what a recipe would do, module by module, and refuse what cannot work.",
     "quantize": "Quantize a source as a recipe says.",
     "calibrate": "Run a model on text and keep the range of every layer's inputs.",
