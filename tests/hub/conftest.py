@@ -1,4 +1,4 @@
-"""The loopback Hub, both targets, and a client that does not wait between its own attempts."""
+"""The loopback Hub, every target over every transport, and a client that does not wait between its own attempts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub.utils._http as client
+import huggingface_hub.utils._xet as xet_client
 import pytest
+from huggingface_hub import constants
 
 from publisher.hub.target import Publication
 from tests.hub.loopback import LoopbackHub
 from tests.hub.places import FolderPlace, HubPlace, publication
+
+XET_SETTINGS = {
+    "HF_XET_CLIENT_RETRY_BASE_DELAY": "1ms",
+    "HF_XET_DATA_PROGRESS_UPDATE_INTERVAL": "10ms",
+    "HF_XET_LOG_LEVEL": "off",
+}
 
 
 @pytest.fixture
@@ -22,11 +30,27 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
     client.close_session()
 
 
-@pytest.fixture(params=["folder", "hf"])
+@pytest.fixture
+def xet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The client's default transport, which tests/conftest.py turns off for every other test.
+
+    The client reads the switch where it is used; the session, which reads the environment once, and the tokens it
+    remembers are new for every test, and so is the cache that knows what was sent to which address.
+    """
+    for name, value in (XET_SETTINGS | {"HF_XET_CACHE": str(tmp_path / "xet-cache")}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    monkeypatch.setattr(xet_client, "_GLOBAL_XET_HOLDER", xet_client.XetSessionHolder())
+    monkeypatch.setattr(xet_client, "XET_CONNECTION_INFO_CACHE", {})
+
+
+@pytest.fixture(params=["folder", "lfs", "xet"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> FolderPlace | HubPlace:
     if request.param == "folder":
         return FolderPlace(tmp_path / "published")
-    return HubPlace(request.getfixturevalue("hub"))
+    if request.param == "xet":
+        request.getfixturevalue("xet")
+    return HubPlace(request.getfixturevalue("hub"), request.param)
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import re
 from typing import Any
 from urllib.parse import parse_qs, quote
 
-from tests.hub.repositories import Hub, OnDisk, Stored, blob_id, is_lfs, sha256
-from tests.hub.wire import ID, REV, Refused, Reply, Request, Route, found_json
+from tests.hub.cas import xet_hash, xet_headers
+from tests.hub.repositories import Hub, Stored, blob_id, is_lfs, sha256
+from tests.hub.wire import ID, REV, Refused, Reply, Request, Route, found_json, ranged
 
 
 def blob(item: Stored) -> dict[str, Any]:
@@ -17,8 +17,9 @@ def blob(item: Stored) -> dict[str, Any]:
     return {"size": item.size, "blobId": oid} | ({"lfs": lfs} if lfs else {})
 
 
-def entry(path: str, item: Stored) -> dict[str, Any]:
-    found = blob(item)
+def entry(hub: Hub, path: str, item: Stored) -> dict[str, Any]:
+    found, xet = blob(item), xet_hash(hub, item)
+    found |= {"xetHash": xet} if xet else {}
     named = {"type": "file", "path": path, "size": item.size, "oid": found.pop("blobId")}
     return found | named
 
@@ -39,7 +40,7 @@ def tree(hub: Hub, request: Request, repo: str, rev: str, path: str = "") -> Rep
                 folder, {"type": "directory", "path": folder, "size": 0, "oid": blob_id(folder.encode())}
             )
         if recursive or len(parts) == 1:
-            entries[name] = entry(name, item)
+            entries[name] = entry(hub, name, item)
     if path and not entries:
         raise Refused(404, f"{path} does not exist", "EntryNotFound")
     return page(hub, request, list(entries.values()))
@@ -58,7 +59,7 @@ def page(hub: Hub, request: Request, entries: list[dict[str, Any]]) -> Reply:
 def paths_info(hub: Hub, request: Request, repo: str, rev: str) -> Reply:
     _, files = hub.revision(hub.repo(request, repo), rev)
     wanted = parse_qs(request.body.decode()).get("paths", [])
-    return found_json([entry(path, files[path]) for path in wanted if path in files])
+    return found_json([entry(hub, path, files[path]) for path in wanted if path in files])
 
 
 def resolve(hub: Hub, request: Request, repo: str, rev: str, path: str) -> Reply:
@@ -77,6 +78,7 @@ def resolve(hub: Hub, request: Request, repo: str, rev: str, path: str) -> Reply
     }
     if item.lfs:
         headers |= {"X-Linked-Etag": f'"{item.oid}"', "X-Linked-Size": str(item.size)}
+        headers |= xet_headers(hub, item, repo, sha)
         if hub.redirect:
             return Reply(302, b"", headers | {"Location": hub.signed(f"/_lfs/{item.oid}")})
     return ranged(request, data, headers)
@@ -155,18 +157,6 @@ def change(hub: Hub, files: dict[str, Stored], key: str, value: dict[str, Any]) 
             del files[name]
     else:
         raise Refused(400, f"unknown operation {key}")
-
-
-def ranged(request: Request, data: bytes | OnDisk, headers: dict[str, str]) -> Reply:
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", request.range or "")
-    if not match or match.group(0) == "bytes=-":
-        return Reply(200, data[:], headers)
-    first, last = match.groups()
-    start = int(first) if first else max(0, len(data) - int(last))
-    end = min(int(last), len(data) - 1) if first and last else len(data) - 1
-    if start >= len(data):
-        return Reply(416, b"", headers | {"Content-Range": f"bytes */{len(data)}"})
-    return Reply(206, data[start : end + 1], headers | {"Content-Range": f"bytes {start}-{end}/{len(data)}"})
 
 
 FILES: tuple[Route, ...] = (

@@ -1,4 +1,4 @@
-"""A Hub on 127.0.0.1 for tests: enough of the API for the real huggingface_hub client over plain LFS.
+"""A Hub on 127.0.0.1 for tests: enough of the API for the real huggingface_hub client, over plain LFS and Xet.
 
 It keeps the Hub's rules that a publisher depends on: private repositories do not exist for strangers, gated files are
 refused while their names stay public, `create_repo` of an existing repository answers 409 with its address, commits on
@@ -23,13 +23,14 @@ from typing import Any
 from urllib.parse import unquote
 
 from tests.hub.accounts import ACCOUNTS
+from tests.hub.cas import CAS, spoil
 from tests.hub.files import FILES
 from tests.hub.repositories import Hub, OnDisk, Repo, Stored, User
 from tests.hub.wire import Fault, Refused, Reply, Request, Route, Server, handler
 
 __all__ = ["Fault", "LoopbackHub", "OnDisk", "Refused", "Reply", "Repo", "Request", "Stored", "User"]
 
-ROUTES: tuple[Route, ...] = (*ACCOUNTS, *FILES)
+ROUTES: tuple[Route, ...] = (*ACCOUNTS, *FILES, *CAS)
 
 
 class LoopbackHub(Hub):
@@ -101,20 +102,15 @@ class LoopbackHub(Hub):
             return Reply(fault.status, fault.body, {"Content-Type": "application/json"} | fault.headers)
         request = replace(request, range=None) if fault and fault.whole else request
         try:
-            if request.token is not None and request.token not in self.users:
+            if request.token is not None and request.token not in {*self.users, *self.passes}:
                 raise Refused(401, "Invalid credentials in Authorization header")
             for method, pattern, route in ROUTES:
                 match = re.fullmatch(pattern, request.path)
                 if match and request.method in method.split("|"):
                     reply = route(self, request, **{name: unquote(part) for name, part in match.groupdict("").items()})
                     if fault and fault.corrupt:
-                        self._corrupt(request.path.rsplit("/", 1)[1])
+                        spoil(self, request)
                     return reply
             raise Refused(404, f"no route for {request.method} {request.path}")
         except Refused as refused:
             return refused.reply
-
-    def _corrupt(self, oid: str) -> None:
-        data = bytearray(self.blobs[oid])
-        data[len(data) // 2] ^= 1
-        self.blobs[oid] = bytes(data)

@@ -95,10 +95,11 @@ class FolderPlace:
 
 
 class HubPlace:
-    """A repository on the loopback Hub and what a test wants to know of it."""
+    """A repository on the loopback Hub and what a test wants to know of it; `transport` is lfs or xet."""
 
-    def __init__(self, hub: LoopbackHub) -> None:
+    def __init__(self, hub: LoopbackHub, transport: str = "lfs") -> None:
         self.hub = hub
+        self.transport = transport
         self.waits: list[float] = []
 
     def target(self, token: str | None = None, **more: Any) -> HuggingFaceTarget:
@@ -117,7 +118,7 @@ class HubPlace:
 
     def files(self) -> dict[str, bytes]:
         stored = self.hub.repos[REPO].files
-        found = {path: self.hub.blobs[item.oid] if item.lfs else item.data for path, item in stored.items()}
+        found = {path: self.hub.blobs[item.oid][:] if item.lfs else item.data for path, item in stored.items()}
         return {path: data for path, data in found.items() if path != ".gitattributes"}
 
     def put(self, name: str, data: bytes) -> None:
@@ -130,12 +131,12 @@ class HubPlace:
 
     def corrupt(self, name: str) -> None:
         item = self.hub.repos[REPO].files[name]
-        data = bytearray(self.hub.blobs[item.oid] if item.lfs else item.data)
-        data[0] ^= 1
         if item.lfs:
-            self.hub.blobs[item.oid] = bytes(data)
-        else:
-            item.data = bytes(data)
+            self.hub.corrupt(item.oid)
+            return
+        data = bytearray(item.data)
+        data[0] ^= 1
+        item.data = bytes(data)
 
     def show(self, gate: str) -> None:
         repo = self.hub.repos[REPO]

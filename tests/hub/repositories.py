@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.hub.wire import Refused, Request
+from tests.hub.wire import Content, Refused, Request
+from tests.hub.xorbs import Reconstructed, Store
 
 GITATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 LFS_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".onnx")
@@ -52,7 +53,7 @@ class OnDisk:
 class Stored:
     """A file of a commit; `data` is what downloads give, `oid` and `size` what the listing says."""
 
-    data: bytes | OnDisk
+    data: Any  # bytes, or OnDisk
     lfs: bool
     oid: str
     size: int
@@ -130,7 +131,11 @@ class Hub:
         self.user = user
         self.users = {token: User(user, orgs={org: "admin"})}
         self.repos: dict[str, Repo] = {}
-        self.blobs: dict[str, bytes | OnDisk] = {}
+        self.blobs: dict[str, Content] = {}  # by sha256
+        self.store = Store()  # what came over Xet
+        self.passes: dict[str, Any] = {}  # by Xet token
+        self.xet_version = 2  # 1: shards and reconstructions as older stores answer them
+        self.xet_lifetime = 3600.0  # seconds a Xet token is good for
         self.page_size = 1000
         self.redirect = False  # answer large files with a redirect to another origin, as the Hub does
         self.lifetime: float | None = None  # seconds a signed address is good for
@@ -173,6 +178,16 @@ class Hub:
         repo = self.repos[repo_id] = Repo(repo_id)
         repo.add("initial commit", stored)
         return repo
+
+    def corrupt(self, oid: str) -> None:
+        """One bit of a stored content turns over."""
+        content = self.blobs[oid]
+        if isinstance(content, Reconstructed):
+            content.corrupt()
+            return
+        data = bytearray(content[:])
+        data[len(data) // 2] ^= 1
+        self.blobs[oid] = bytes(data)
 
     def account(self, request: Request) -> User | None:
         return self.users.get(request.token or "")

@@ -7,12 +7,13 @@ hub.fail("PUT", "/_lfs/", after=1, drop=True)
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 ID = r"(?P<repo>[^/]+/[^/]+)"
@@ -98,6 +99,27 @@ class Refused(Exception):
         if code:
             headers["X-Error-Code"] = code
         self.reply = Reply(status, json.dumps({"error": message, **body}).encode(), headers)
+
+
+class Content(Protocol):
+    """A file's bytes, wherever they are kept: sliced when a part is wanted."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> bytes: ...
+
+
+def ranged(request: Request, data: Content, headers: dict[str, str]) -> Reply:
+    """A file, or the range of it that the request asks for."""
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", request.range or "")
+    if not match or match.group(0) == "bytes=-":
+        return Reply(200, data[:], headers)
+    first, last = match.groups()
+    start = int(first) if first else max(0, len(data) - int(last))
+    end = min(int(last), len(data) - 1) if first and last else len(data) - 1
+    if start >= len(data):
+        return Reply(416, b"", headers | {"Content-Range": f"bytes */{len(data)}"})
+    return Reply(206, data[start : end + 1], headers | {"Content-Range": f"bytes {start}-{end}/{len(data)}"})
 
 
 def found_json(value: Any) -> Reply:
