@@ -1,8 +1,9 @@
 """A checkpoint written so that its final name appears only when every byte is there.
 
-Tensors go to `.partial` files at the offsets `layout.py` decided; no shard is ever held in memory. A full shard is
-flushed, hashed, renamed and entered in a ledger, and a restart goes on after it. Only an explicit `finish` writes the
-index and renames the folder to its final name; leaving early never does. Refused: a final name that is taken.
+Tensors go to `.partial` files at the offsets `layout.py` decided (`shardfiles`); no shard is ever held in memory. A full
+shard is flushed, hashed, renamed and entered in a ledger, and a restart goes on after it. Only an explicit `finish`
+writes the index and renames the folder to its final name; leaving early never does. Refused: a final name that is
+taken, and going on from a source whose files are no longer those the work began with.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,13 +22,13 @@ from publisher.checkpoint.disk import disk_errors as disk_errors
 from publisher.checkpoint.disk import lock, require_room, require_same_disk, sync
 from publisher.checkpoint.layout import ShardLayout
 from publisher.checkpoint.open import INDEX
+from publisher.checkpoint.shardfiles import PARTIAL as PARTIAL
+from publisher.checkpoint.shardfiles import Entry, ShardFiles, sha256
 from publisher.errors import CheckpointError
 
 LEDGER = "ledger.json"
 FILES = "files"
 RECORD_SUFFIX = ".quantize.json"
-PARTIAL = ".partial"
-_STEP = 8 << 20
 
 
 def record_path(output: Path) -> Path:
@@ -91,10 +93,11 @@ class StagedWriter:
         layout: from `layout.plan_shards`.
         plan_digest: what a ledger must belong to for its shards to be kept; anything else starts over.
         verify: hash the shards a ledger names before trusting them, instead of comparing sizes only.
+        source: what is read, file name to what tells it from a changed one (JSON); see `stamps`.
 
     Raises:
         CheckpointError: `output` exists, or lies inside `staging` or on another file system, or another process works
-            in `staging`.
+            in `staging`, or finished shards were made from other files than `source`.
         EngineError: the disk has no room for what is not written yet.
     """
 
@@ -106,6 +109,7 @@ class StagedWriter:
         *,
         plan_digest: str,
         verify: bool = False,
+        source: Mapping[str, Any] | None = None,
     ) -> None:
         if output.absolute().is_relative_to(staging.absolute()):
             raise CheckpointError(f"The output {output} lies inside the staging folder {staging}.")
@@ -114,24 +118,29 @@ class StagedWriter:
         require_same_disk(staging, output)
         self.staging, self.output, self.layout, self.plan_digest = staging, output, tuple(layout), plan_digest
         self.files = staging / FILES
-        self._shard_of = {spec.name: shard for shard in self.layout for spec in shard.specs}
-        self._spec = {spec.name: spec for shard in self.layout for spec in shard.specs}
-        self._open: dict[str, int] = {}
-        self._missing: dict[str, set[str]] = {}
-        self._notes: dict[str, dict[str, Any]] = {}
+        self._source = None if source is None else dict(source)
         self._finished: dict[str, dict[str, Any]] = {}
+        self._sizes = {shard.name: shard.size for shard in self.layout}
+        self._remaining = sum(self._sizes.values())
+        self._entering = threading.Lock()
+        self._shards = ShardFiles(self.files, self.layout, self._enter, lambda: self.remaining)
         with disk_errors(staging, self.remaining):
             self.files.mkdir(parents=True, exist_ok=True)
             self._lock = lock(staging)
-            self._resume(verify)
-        require_room(staging, self.remaining)
+        try:
+            with disk_errors(staging, self.remaining):
+                self._resume(verify)
+            require_room(staging, self.remaining)
+        except BaseException:
+            self.close()
+            raise
 
     # --- where we stand --------------------------------------------------------------------------------------------
 
     @property
     def remaining(self) -> int:
         """Bytes of shards not finished yet."""
-        return sum(shard.size for shard in self.layout if shard.name not in self._finished)
+        return self._remaining
 
     @property
     def finished(self) -> Mapping[str, Mapping[str, Any]]:
@@ -145,25 +154,44 @@ class StagedWriter:
 
     def done(self, name: str) -> bool:
         """Whether a tensor lies in a finished shard and need not be written again."""
-        return self._shard_of[name].name in self._finished
+        return self._shards.shard_of(name).name in self._finished
+
+    def shard_of(self, name: str) -> str:
+        """The file a tensor goes to."""
+        return self._shards.shard_of(name).name
 
     def _resume(self, verify: bool) -> None:
         layout = hashlib.sha256(b"".join(shard.header for shard in self.layout)).hexdigest()
         self._stamp = {"schema": 1, "plan_digest": self.plan_digest, "layout": layout}
         ledger = self._ledger()
+        self._refuse_change(ledger)
         if {key: ledger.get(key) for key in self._stamp} != self._stamp:
             shutil.rmtree(self.files)
             self.files.mkdir()
             ledger = {}
         recorded = ledger.get("shards")
-        sizes = {shard.name: shard.size for shard in self.layout}
         for name, entry in (recorded if isinstance(recorded, Mapping) else {}).items():
-            if name in sizes and isinstance(entry, Mapping) and self._intact(name, sizes[name], entry, verify):
+            if isinstance(entry, Mapping) and self._intact(name, entry, verify):
                 self._finished[name] = dict(entry)
+                self._remaining -= self._sizes[name]
+        jsonio.sweep(self.staging)
         for path in self.files.iterdir():
             if path.is_file() and path.suffix in (PARTIAL, ".safetensors") and path.name not in self._finished:
                 path.unlink()
         self._save()
+
+    def _refuse_change(self, ledger: Mapping[str, Any]) -> None:
+        """Refuse to mix shards of two sources; a ledger of another plan is started over anyhow."""
+        before, shards = ledger.get("source"), ledger.get("shards")
+        if self._source is None or ledger.get("plan_digest") != self.plan_digest or not isinstance(before, Mapping):
+            return
+        changed = sorted(name for name in {*before, *self._source} if before.get(name) != self._source.get(name))
+        if changed and isinstance(shards, Mapping) and shards:
+            raise CheckpointError(
+                f"{changed[0]} of the source is not what it was when this run began ({len(changed)} such files); the "
+                f"{len(shards)} finished shards in {self.staging} were made from the earlier one.",
+                hint="Put the earlier file back with its own time, or remove that folder to start over.",
+            )
 
     def _ledger(self) -> Mapping[str, Any]:
         try:
@@ -172,15 +200,16 @@ class StagedWriter:
             return {}
         return value if isinstance(value, Mapping) else {}
 
-    def _intact(self, name: str, size: int, entry: Mapping[str, Any], verify: bool) -> bool:
-        path = self.files / name
+    def _intact(self, name: str, entry: Mapping[str, Any], verify: bool) -> bool:
+        path, size = self.files / name, self._sizes.get(name)
         noted = isinstance(entry.get("notes"), Mapping) and isinstance(entry.get("sha256"), str)
-        if not noted or entry.get("size") != size or not path.is_file() or path.stat().st_size != size:
+        if size is None or not noted or entry.get("size") != size or not path.is_file() or path.stat().st_size != size:
             return False
-        return not verify or _sha256(path) == entry.get("sha256")
+        return not verify or sha256(path) == entry.get("sha256")
 
     def _save(self) -> None:
-        jsonio.write_atomic(self.staging / LEDGER, jsonio.dump_json({**self._stamp, "shards": self._finished}))
+        ledger = {**self._stamp, "source": self._source, "shards": self._finished}
+        jsonio.write_atomic(self.staging / LEDGER, jsonio.dump_json(ledger))
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
@@ -196,51 +225,43 @@ class StagedWriter:
             CheckpointError: the pieces add up to another size than the layout says, or the tensor was written before.
             EngineError: the disk is full.
         """
-        shard, spec = self._shard_of[name], self._spec[name]
-        if shard.name in self._finished:
-            return
+        if not self.done(name):
+            self._shards.write(name, chunks, note)
+
+    def wait(self) -> None:
+        """Wait until every full shard is entered.
+
+        Raises:
+            EngineError: the disk is full.
+        """
+        self._shards.wait()
+
+    def adopt(self, name: str, entry: Mapping[str, Any]) -> None:
+        """Enter a shard that another process wrote to its `.partial` file here, flushed and hashed.
+
+        Raises:
+            CheckpointError: no such shard in the layout, or its file is not there in its size.
+            EngineError: the disk refuses.
+        """
+        shard = next((shard for shard in self.layout if shard.name == name), None)
+        partial = self.files / f"{name}{PARTIAL}"
+        if shard is None or name in self._finished or not partial.is_file() or partial.stat().st_size != shard.size:
+            raise CheckpointError(f"{partial} is not the finished shard it was said to be.")
         with disk_errors(self.staging, self.remaining):
-            descriptor = self._descriptor(shard)
-            if name not in self._missing[shard.name]:
-                raise CheckpointError(f"The tensor {name} was written before.")
-            position, end = shard.offsets[name], shard.offsets[name] + spec.size
-            for chunk in chunks:
-                view = memoryview(chunk).cast("B")
-                if position + len(view) > end:
-                    raise CheckpointError(f"More bytes came for {name} than its {spec.size:,}.")
-                position = _write_all(descriptor, view, position)
-            if position != end:
-                raise CheckpointError(f"{end - position:,} of {spec.size:,} bytes are missing for {name}.")
-            self._missing[shard.name].discard(name)
-            if note is not None:
-                self._notes.setdefault(shard.name, {})[name] = note
-            if not self._missing[shard.name]:
-                self._close_shard(shard)
+            self._enter(shard, dict(entry))
 
-    def _descriptor(self, shard: ShardLayout) -> int:
-        if shard.name not in self._open:
-            path = self.files / (shard.name + PARTIAL)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-            self._open[shard.name] = descriptor
-            self._missing[shard.name] = set(shard.offsets)
-            os.fchmod(descriptor, 0o644)
-            _write_all(descriptor, memoryview(shard.header), 0)
-        return self._open[shard.name]
-
-    def _close_shard(self, shard: ShardLayout) -> None:
-        descriptor = self._open[shard.name]
-        os.fsync(descriptor)
-        partial = self.files / (shard.name + PARTIAL)
-        digest = _sha256(partial)
-        os.close(self._open.pop(shard.name))
-        os.replace(partial, self.files / shard.name)
+    def _enter(self, shard: ShardLayout, entry: Entry) -> None:
+        os.replace(self.files / (shard.name + PARTIAL), self.files / shard.name)
         sync(self.files)
-        self._finished[shard.name] = {
-            "size": shard.size,
-            "sha256": digest,
-            "notes": self._notes.pop(shard.name, {}),
-        }
-        self._save()
+        with self._entering:
+            self._finished = {**self._finished, shard.name: entry}
+            self._remaining -= shard.size
+            self._save()
+
+    @property
+    def lock(self) -> int:
+        """The descriptor that holds the folder; a process that inherits it holds the folder too."""
+        return self._lock
 
     # --- ending ----------------------------------------------------------------------------------------------------
 
@@ -265,6 +286,7 @@ class StagedWriter:
             CheckpointError: shards are missing, or `output` appeared meanwhile.
             EngineError: the disk is full.
         """
+        self.wait()
         missing = [shard.name for shard in self.layout if shard.name not in self._finished]
         if missing:
             raise CheckpointError(f"{len(missing)} of {len(self.layout)} shards are not written, first {missing[0]}.")
@@ -274,10 +296,8 @@ class StagedWriter:
         clear(self.staging)
 
     def close(self) -> None:
-        """Close open files; what is unfinished stays `.partial`."""
-        for descriptor in self._open.values():
-            os.close(descriptor)
-        self._open.clear()
+        """Enter what is full and close the rest; what is unfinished stays `.partial`."""
+        self._shards.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -296,16 +316,3 @@ def clear(staging: Path) -> None:
         (staging / name).unlink(missing_ok=True)
     if staging.is_dir() and not any(staging.iterdir()):
         staging.rmdir()
-
-
-def _write_all(descriptor: int, view: memoryview, position: int) -> int:
-    while len(view):
-        written = os.pwrite(descriptor, view[:_STEP], position)
-        position += written
-        view = view[written:]
-    return position
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

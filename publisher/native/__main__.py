@@ -19,10 +19,12 @@ from typing import Any
 from publisher import __version__, jsonio
 from publisher.checkpoint import statistics
 from publisher.checkpoint.sidefiles import inspect, restore
+from publisher.checkpoint.stamps import require_unchanged, stamps
 from publisher.checkpoint.statistics import InputRanges, Statistics
 from publisher.checkpoint.writer import StagedWriter, already_done, clear, disk_errors
 from publisher.errors import EngineError, InterruptedRun, PublisherError
-from publisher.native.events import emit
+from publisher.native import sparsity
+from publisher.native.events import TensorProgress, emit
 from publisher.native.job import ENGINE, Job, read_job
 from publisher.native.memory import peak_host_bytes
 
@@ -92,7 +94,7 @@ def run(job: Job, stop: StopSignal) -> None:
         return
     started = time.monotonic()
     torch = _torch()
-    from publisher.native import kernels, quantize
+    from publisher.native import kernels, quantize, units
     from publisher.native.source import SourceTensors
 
     device = _device(torch, job.device)
@@ -101,11 +103,16 @@ def run(job: Job, stop: StopSignal) -> None:
     source = SourceTensors(job.source)
     inspect(job.source)
     seen = None if job.statistics is None else statistics.read(job.statistics)
-    ranges = _input_ranges(job, seen)
+    ranges = _input_ranges(job, seen if job.activations == "calibrated" else None)
     inputs = {name: statistics.input_scale(amax, job.stored) for name, amax in ranges.amax.items()}
-    units = quantize.plan_units(source.refs, job)
-    layout = quantize.plan_layout(units, job)
-    with StagedWriter(job.staging, job.output, layout, plan_digest=job.plan_digest) as writer:
+    unreached = sparsity.by_magnitude(job, source.refs, seen)
+    if unreached:
+        message = f"No token reached {len(unreached):,} modules, first {unreached[0]}; they are pruned by magnitude."
+        emit(STAGE, "warning", message=message)
+    work = units.plan_units(source.refs, job)
+    layout = units.plan_layout(work, job)
+    stamp = stamps(job.source, source.shards)
+    with StagedWriter(job.staging, job.output, layout, plan_digest=job.plan_digest, source=stamp) as writer:
         emit(
             STAGE,
             "start",
@@ -117,18 +124,23 @@ def run(job: Job, stop: StopSignal) -> None:
             device=str(device),
         )
         try:
-            quantize.Quantizer(job, source, writer, device, stop.check, inputs).run(units)
+            tasks = units.pending(work, job.stored, writer.done)
+            progress = TensorProgress(STAGE, [ref for task in tasks for ref in task.refs], total=len(source.refs))
+            quantize.Quantizer(job, source, writer, device, stop.check, inputs).run(tasks, progress.wrote)
+            writer.wait()
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise EngineError(
                 f"Out of memory on {device}: {str(error)[:200] or 'allocation failed'}.",
                 hint="Set device: cpu, or use a machine with more memory; finished shards are kept.",
             ) from error
         stop.check()
-        side_files = restore(job.source, writer.files, job.quantization_config, job.hf_quant_config)
+        stated = job.sparsity.statement if job.sparsity else None
+        side_files = restore(job.source, writer.files, job.quantization_config, job.hf_quant_config, sparsity=stated)
         record = _record(job, torch, device, name, writer, time.monotonic() - started)
         record["weight_error"] = quantize.weight_errors(writer.notes)
         record["side_files"] = side_files
-        record["activation_statistics"] = _observed(seen, ranges) if seen else None
+        record["activation_statistics"] = _observed(seen, ranges) if seen and ranges.amax else None
+        record["sparsity"] = sparsity.record(job, unreached)
         record["calibration"] = dict(seen.metadata) if seen else None
         with disk_errors(job.staging, 0):
             jsonio.write_atomic(job.staging / "quantize.json", jsonio.dump_json(record))

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+_LINE = threading.Lock()  # a line of one thread is not cut by another's
 
 
 def emit(stage: str, kind: str, /, **payload: Any) -> None:
     """Print one event; flushed, so that a reader at the other end of a pipe sees it now."""
     event = {"time": time.time(), "stage": stage, "kind": kind, "payload": payload}
-    sys.stdout.write(json.dumps(event, ensure_ascii=False, default=str) + "\n")
-    sys.stdout.flush()
+    line = json.dumps(event, ensure_ascii=False, default=str) + "\n"
+    with _LINE:
+        sys.stdout.write(line)
+        sys.stdout.flush()
 
 
 class Progress:
@@ -54,3 +60,40 @@ class Progress:
                 eta=eta,
                 **payload,
             )
+
+
+class Sized(Protocol):
+    """A tensor, as far as progress goes."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        ...
+
+
+class TensorProgress:
+    """Progress in bytes and in tensors.
+
+    Args:
+        stage: the stage's name.
+        tensors: what is still to be done.
+        total: how many tensors there are, those of earlier runs included.
+    """
+
+    def __init__(self, stage: str, tensors: Sequence[Sized], total: int) -> None:
+        self._progress = Progress(stage, sum(tensor.size for tensor in tensors), "bytes")
+        self._done, self._total = total - len(tensors), total
+
+    def wrote(self, tensor: Sized) -> None:
+        """Count one."""
+        self.count(1, tensor.size, tensor.name)
+
+    def count(self, tensors: int, size: int, name: str) -> None:
+        """Count some, of which this is the last."""
+        self._done += tensors
+        self._progress.add(size, tensor=name, tensors=self._done, tensors_total=self._total)

@@ -49,7 +49,7 @@ class SourceTensors:
     def __init__(self, folder: Path) -> None:
         checkpoint = open_checkpoint(folder)
         self._folder = folder
-        shards = _shards(checkpoint)
+        self.shards = shards = _shards(checkpoint)
         _refuse_damage(checkpoint, shards)
         stored = [ref for name in shards for ref in checkpoint.shards[name].tensors]
         _refuse_doubles(stored)

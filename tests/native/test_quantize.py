@@ -20,8 +20,9 @@ from publisher.errors import CheckpointError
 from publisher.formats import sweep
 from publisher.native import quantize
 from publisher.native.job import read_job
-from publisher.native.quantize import Quantizer, plan_layout, plan_units
+from publisher.native.quantize import Quantizer
 from publisher.native.source import SourceTensors
+from publisher.native.units import pending, plan_layout, plan_units
 
 Write = Callable[..., Path]
 
@@ -59,7 +60,9 @@ def run(job_path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     source = SourceTensors(job.source)
     units = plan_units(source.refs, job)
     with StagedWriter(job.staging, job.output, plan_layout(units, job), plan_digest=job.plan_digest) as writer:
-        Quantizer(job, source, writer, torch.device("cpu"), lambda: None).run(units)
+        tasks = pending(units, job.stored, writer.done)
+        Quantizer(job, source, writer, torch.device("cpu"), lambda: None).run(tasks)
+        writer.wait()
         staged = {}
         for shard in writer.layout:
             staged |= load_file(writer.files / shard.name)
