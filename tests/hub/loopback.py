@@ -83,6 +83,17 @@ class LoopbackHub(Hub):
         """Whether a repository was ever public without a gate when a request had been answered."""
         return any(item.state.get(repo_id) == (False, False) for item in self.log)
 
+    def shown(self, repo_id: str) -> list[dict[str, str]]:
+        """What anybody could see of a repository's main branch: path to object id, every state once, in order."""
+        found: list[dict[str, str]] = []
+        for item in self.log:
+            if item.state.get(repo_id, (True, False))[0]:
+                continue
+            tree = {path: stored.oid for path, stored in item.trees[repo_id].items()}
+            if not found or found[-1] != tree:
+                found.append(tree)
+        return found
+
     # --- dispatch --------------------------------------------------------------------------------------------------
 
     def answer(self, request: Request) -> Reply | None:
@@ -94,6 +105,7 @@ class LoopbackHub(Hub):
             reply = fault.shape(reply) if fault and reply else reply
             request.status = reply.status if reply else 0
             request.state = {name: (repo.private, repo.gated) for name, repo in self.repos.items()}
+            request.trees = {name: repo.files for name, repo in self.repos.items()}
             self.log.append(request)
             return None if fault and fault.lose_reply else reply
 

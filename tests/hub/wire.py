@@ -25,7 +25,10 @@ Route = tuple[
 
 @dataclass
 class Request:
-    """A logged request; `state` maps repositories to (private, gated) when it had been answered."""
+    """A logged request.
+
+    `state` maps repositories to (private, gated) when it had been answered, `trees` to the files of their main branch.
+    """
 
     method: str
     path: str
@@ -36,6 +39,7 @@ class Request:
     range: str | None = None
     status: int = 0
     state: dict[str, tuple[bool, str | bool]] = field(default_factory=dict)
+    trees: dict[str, dict[str, Any]] = field(repr=False, default_factory=dict)
 
     def json(self) -> Any:
         return json.loads(self.body)

@@ -200,21 +200,24 @@ def shard_files(body: bytes) -> list[SentFile]:
     """The files of an uploaded shard."""
     if body[:32] != SHARD_TAG or int.from_bytes(body[32:40], "little") != 2:
         raise Malformed("no shard of version 2")
-    records = (body[n : n + RECORD] for n in range(RECORD, len(body), RECORD))
-    found = []
-    try:
-        while (header := next(records))[:32] != BOOKEND:
-            flags, count = struct.unpack_from("<II", header, 32)
-            terms = tuple(_term(next(records)) for _ in range(count))
-            if flags & HAS_VERIFICATION:
-                for _ in range(count):
-                    next(records)
-            if not flags & HAS_METADATA:
-                raise Malformed("a file without sha256")
-            found.append(SentFile(_hex(header[:32]), terms, _hex(next(records)[:32])))
-    except (StopIteration, struct.error) as error:
-        raise Malformed("the shard is cut off") from error
+    found, place = [], RECORD
+    while _record(body, place)[:32] != BOOKEND:
+        header = _record(body, place)
+        flags, count = struct.unpack_from("<II", header, 32)
+        if not flags & HAS_METADATA:
+            raise Malformed("a file without sha256")
+        metadata = place + RECORD * (1 + count * (2 if flags & HAS_VERIFICATION else 1))
+        digest = _hex(_record(body, metadata)[:32])
+        terms = tuple(_term(_record(body, n)) for n in range(place + RECORD, place + RECORD * (1 + count), RECORD))
+        found.append(SentFile(_hex(header[:32]), terms, digest))
+        place = metadata + RECORD
     return found
+
+
+def _record(body: bytes, place: int) -> bytes:
+    if len(body) < place + RECORD:
+        raise Malformed(f"the shard is cut off at byte {place}")
+    return body[place : place + RECORD]
 
 
 def _term(record: bytes) -> Term:
