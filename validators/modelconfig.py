@@ -14,7 +14,9 @@ from publisher.subjects import Headers, Modules, Pair
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 # Keys of a config that quantization or the writing library owns.
-OWNED = frozenset({"quantization_config", "compression_config", "transformers_version", "dtype", "torch_dtype"})
+OWNED = frozenset(
+    {"quantization_config", "compression_config", "sparsity", "transformers_version", "dtype", "torch_dtype"}
+)
 DTYPES = ("bfloat16", "float16")
 DEFAULT_THETA = 10_000.0
 _ABSENT = object()
@@ -37,7 +39,7 @@ def config_drift(pair: Pair) -> Iterator[Found]:
     """A key of config.json that quantization does not own differs from the source.
 
     Why: geometry, rope and token ids decide what the model computes; libraries rewrite them when they save a config.
-    Only the quantization block, `transformers_version` and the dtype may differ.
+    Only the quantization block, `sparsity`, `transformers_version` and the dtype may differ.
     Fix: take config.json from the source and add the quantization block.
     Seen: vllm-project/vllm PR 44158 (rope_theta moved by transformers 5); intel/auto-round issue 1984.
     """

@@ -68,10 +68,19 @@ def _is_gguf(source: Files, name: str) -> bool:
     return name.endswith(".model") and source.read(name, 0, 4) == _GGUF
 
 
-def config_with(config: Mapping[str, Any], quantization_config: Mapping[str, Any]) -> dict[str, Any]:
-    """The source's configuration with one quantization block, at top level; keys and their order are kept otherwise."""
+def config_with(
+    config: Mapping[str, Any], quantization_config: Mapping[str, Any], sparsity: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The source's configuration with one quantization block, at top level; keys and their order are kept otherwise.
+
+    Args:
+        config: the source's.
+        quantization_config: the block.
+        sparsity: what is said of pruning, beside the block; None says nothing new.
+    """
     cleaned: dict[str, Any] = _without_blocks(config)
-    return {**cleaned, "quantization_config": dict(quantization_config)}
+    stated = {} if sparsity is None else {"sparsity": dict(sparsity)}
+    return {**cleaned, **stated, "quantization_config": dict(quantization_config)}
 
 
 def _without_blocks(value: Any) -> Any:
@@ -101,6 +110,8 @@ def restore(
     destination: Path,
     quantization_config: Mapping[str, Any],
     hf_quant_config: Mapping[str, Any] | None,
+    *,
+    sparsity: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Put a source's side files and configuration into a quantized checkpoint, over whatever an engine wrote there.
 
@@ -109,6 +120,7 @@ def restore(
         destination: the folder of the quantized one; exists.
         quantization_config: the block for config.json.
         hf_quant_config: the content of hf_quant_config.json; None leaves (and removes) no such file.
+        sparsity: what config.json says of pruning beside its block.
 
     Returns:
         The names written, sorted.
@@ -121,7 +133,7 @@ def restore(
     with disk_errors(destination, sum(source.sizes[name] for name in names)):
         for name in names:
             _copy(source.root / name, destination / name)
-        _write(destination / CONFIG, config_with(config, quantization_config))
+        _write(destination / CONFIG, config_with(config, quantization_config, sparsity))
         (destination / HF_QUANT_CONFIG).unlink(missing_ok=True)
         if hf_quant_config is not None:
             _write(destination / HF_QUANT_CONFIG, hf_quant_config)

@@ -1,7 +1,9 @@
 """Activation statistics: the largest input of every linear layer and how many tokens it saw, in one safetensors file.
 
 For each module of the checkpoint, under its own name there, `<module>.input_amax` is an F32 scalar and
-`<module>.tokens` an I64 scalar; the metadata say where the numbers come from. The same statistics give the same bytes.
+`<module>.tokens` an I64 scalar; where second moments were taken, `<module>.input_mean_square` has the mean square of
+each of its inputs, F32 (in,) (see `checkpoint.moments`). The metadata say where the numbers come from. The same
+statistics give the same bytes.
 
 An input scale is made of them as the layouts want it, with their libraries' own operations: `amax / 2688` where readers
 multiply (modelopt), `(1 / amax) 2688` where they divide (compressed-tensors). Members of a fused group have the largest
@@ -14,6 +16,7 @@ file that is no such file.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from publisher import jsonio
+from publisher.checkpoint import moments
+from publisher.checkpoint.disk import disk_errors
 from publisher.checkpoint.header import ShardHeader, TensorRef, read_header
+from publisher.checkpoint.moments import MEAN_SQUARE, InMemory, Moments, Stored
 from publisher.errors import CheckpointError
 from publisher.formats.spec import NVFP4_DIVISOR, Layout
 
@@ -51,10 +56,12 @@ class Statistics:
     Args:
         modules: by name as in the checkpoint.
         metadata: source, source_commit, data, samples, sequence_length, seed and what else is known, as strings.
+        mean_squares: of their inputs, for the modules that have them; read when one is asked for.
     """
 
     modules: Mapping[str, Observed]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    mean_squares: Moments = field(default_factory=InMemory)
 
     @property
     def unreached(self) -> tuple[str, ...]:
@@ -175,7 +182,12 @@ def _reached(statistics: Statistics) -> dict[tuple[str, str] | None, Substitute]
 
 
 def encode(statistics: Statistics) -> bytes:
-    """The file's bytes."""
+    """The bytes of a file."""
+    return b"".join(pieces(statistics))
+
+
+def pieces(statistics: Statistics) -> Iterator[bytes]:
+    """The same, one module's mean squares at a time; scalars come first."""
     names = sorted(statistics.modules)
     seen = [statistics.modules[name] for name in names]
     columns = {TOKENS: [one.tokens for one in seen], AMAX: [one.amax for one in seen]}  # wider elements first
@@ -188,14 +200,39 @@ def encode(statistics: Statistics) -> bytes:
             header[f"{name}.{suffix}"] = {"dtype": dtype, "shape": [], "data_offsets": [begin, begin + width]}
             begin += width
         body += np.array(column, stored).tobytes()
+    squares = statistics.mean_squares
+    measured = [(name, length) for name in names if (length := squares.length(name)) is not None]
+    for name, length in measured:
+        end = begin + length * squares.dtype.itemsize
+        dtype = moments.DTYPES[squares.dtype]
+        header[f"{name}.{MEAN_SQUARE}"] = {"dtype": dtype, "shape": [length], "data_offsets": [begin, end]}
+        begin = end
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + body
+    yield len(text).to_bytes(8, "little") + text + body
+    for name, _ in measured:
+        yield np.ascontiguousarray(squares.get(name), squares.dtype).tobytes()
 
 
 def write(path: Path, statistics: Statistics) -> None:
-    """Write the file; its name shows the whole of it or what was there before."""
-    jsonio.write_atomic(path, encode(statistics))
+    """Write the file; its name shows the whole of it or what was there before.
+
+    Raises:
+        EngineError: the disk is full.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with disk_errors(path.parent, 0), partial.open("wb") as file:
+            for piece in pieces(statistics):
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.chmod(0o644)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def read(path: Path) -> Statistics:
@@ -211,7 +248,8 @@ def read(path: Path) -> Statistics:
     metadata = header.metadata if isinstance(header.metadata, Mapping) else {}
     if any(metadata.get(key) != value for key, value in KIND.items()):
         raise CheckpointError(f"{path} holds no activation statistics: its metadata do not say so.", hint=_AGAIN)
-    columns = _columns(path, header, file.read(path.name, header.data_start, _end(path, header)))
+    scalars, vectors = _parts(path, header)
+    columns = _columns(path, scalars, file)
     if columns[AMAX].keys() != columns[TOKENS].keys():
         odd = min(columns[AMAX].keys() ^ columns[TOKENS].keys())
         raise CheckpointError(f"{path}: {odd} has an input_amax or tokens without the other.", hint=_AGAIN)
@@ -224,29 +262,43 @@ def read(path: Path) -> Statistics:
             f"{one.amax} over {one.tokens:,} tokens.",
             hint=_AGAIN,
         )
-    return Statistics(modules=modules, metadata={str(key): str(value) for key, value in metadata.items()})
+    squares = {ref.name.removesuffix(f".{MEAN_SQUARE}"): ref for ref in vectors}
+    stray = sorted(squares.keys() - modules.keys())
+    if stray:
+        raise CheckpointError(f"{path}: {stray[0]} has an {MEAN_SQUARE} and no {TOKENS}.", hint=_AGAIN)
+    return Statistics(
+        modules=modules,
+        metadata={str(key): str(value) for key, value in metadata.items()},
+        mean_squares=Stored(path=path, refs=squares),
+    )
 
 
-def _end(path: Path, header: ShardHeader) -> int:
-    """Where the numbers end; a file of scalars has few bytes, whatever its header claims."""
+def _parts(path: Path, header: ShardHeader) -> tuple[list[TensorRef], list[TensorRef]]:
+    """Scalars and rows; a scalar has few bytes, whatever the header claims."""
+    scalars: list[TensorRef] = []
+    vectors: list[TensorRef] = []
     for ref in header.tensors:
         suffix = ref.name.rpartition(".")[2]
         dtype, stored = _DTYPES.get(suffix, ("", "<f4"))
-        if ref.dtype != dtype or ref.elements != 1 or ref.size != np.dtype(stored).itemsize:
+        if suffix == MEAN_SQUARE and moments.fits(ref):
+            vectors.append(ref)
+        elif ref.dtype == dtype and ref.elements == 1 and ref.size == np.dtype(stored).itemsize:
+            scalars.append(ref)
+        else:
             raise CheckpointError(
                 f"{path}: {ref.name[:200]} is {ref.dtype[:20]} of shape {list(ref.shape[:4])}; a statistic is a "
-                f"scalar, {AMAX} in F32 or {TOKENS} in I64.",
+                f"scalar, {AMAX} in F32 or {TOKENS} in I64, or a row of {MEAN_SQUARE} in F32.",
                 hint=_AGAIN,
             )
     end = max((ref.end for ref in header.tensors), default=header.data_start)
-    if end != header.file_size or end - header.data_start > 8 * len(header.tensors):
+    if end != header.file_size:
         raise CheckpointError(f"{path} has {header.file_size:,} bytes, its tensors end at {end:,}.", hint=_AGAIN)
-    return end
+    return scalars, vectors
 
 
-def _columns(path: Path, header: ShardHeader, data: bytes) -> dict[str, dict[str, float]]:
+def _columns(path: Path, scalars: Iterable[TensorRef], file: _OneFile) -> dict[str, dict[str, float]]:
     columns: dict[str, dict[str, float]] = {AMAX: {}, TOKENS: {}}
-    for ref, value in _values(header.tensors, header.data_start, data):
+    for ref, value in _values(scalars, file):
         module, _, suffix = ref.name.rpartition(".")
         columns[suffix][module] = value
     if not columns[AMAX]:
@@ -254,10 +306,24 @@ def _columns(path: Path, header: ShardHeader, data: bytes) -> dict[str, dict[str
     return columns
 
 
-def _values(refs: Iterable[TensorRef], start: int, data: bytes) -> Iterator[tuple[TensorRef, float]]:
-    for ref in refs:
-        stored = _DTYPES[ref.name.rpartition(".")[2]][1]
-        yield ref, np.frombuffer(data, stored, 1, ref.begin - start)[0].item()
+def _values(scalars: Iterable[TensorRef], file: _OneFile) -> Iterator[tuple[TensorRef, float]]:
+    for run in _runs(sorted(scalars, key=lambda ref: ref.begin)):
+        data = file.read(run[0].shard, run[0].begin, run[-1].end)
+        for ref in run:
+            stored = _DTYPES[ref.name.rpartition(".")[2]][1]
+            yield ref, np.frombuffer(data, stored, 1, ref.begin - run[0].begin)[0].item()
+
+
+def _runs(scalars: Iterable[TensorRef]) -> Iterator[list[TensorRef]]:
+    """Those that lie one behind the other, read at once."""
+    run: list[TensorRef] = []
+    for ref in scalars:
+        if run and ref.begin != run[-1].end:
+            yield run
+            run = []
+        run.append(ref)
+    if run:
+        yield run
 
 
 class _OneFile:

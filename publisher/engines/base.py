@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from publisher import jsonio
 from publisher.engines.run import run_job
 from publisher.errors import EngineError
+from publisher.plan import sparsity
 from publisher.plan.model import Plan
 
 __all__ = ["Engine", "distribution_problem", "foreign_python", "job_file", "program", "run_job", "write_job"]
@@ -82,6 +83,7 @@ def job_file(engine: str, plan: Plan, source_dir: Path, output: Path, staging: P
         "hf_quant_config": None if plan.hf_quant_config is None else dict(plan.hf_quant_config),
         "calibration": calibration,
         "statistics": None if recipe.statistics is None else str(recipe.statistics),
+        "sparsity": _sparsity(plan),
         "shard_size": recipe.shard_size,
         "device": device,
         "plan_digest": plan.digest if recipe.statistics is None else _with_content(plan, recipe.statistics),
@@ -101,6 +103,18 @@ def _with_content(plan: Plan, statistics: Path) -> str:
         raise EngineError(
             f"{statistics} cannot be read: {error.strerror or error}.", hint="Correct `statistics` in the recipe."
         ) from None
+
+
+def _sparsity(plan: Plan) -> dict[str, Any] | None:
+    asked, names = plan.recipe.sparsity, [decision.module for decision in plan.quantized]
+    if asked is None:
+        return None
+    return {
+        "pattern": asked.pattern,
+        "choose": asked.choose,
+        "modules": list(sparsity.pruned(plan.recipe, names)),
+        "statement": sparsity.statement(plan.recipe),
+    }
 
 
 def _groups(plan: Plan) -> dict[str, list[str]]:

@@ -26,6 +26,23 @@ ACTIVATIONS = {"nvfp4": ("none", "calibrated"), "mxfp4": ("dynamic", "none")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobSparsity:
+    """What to prune before quantizing.
+
+    Args:
+        pattern: paired-4:8.
+        choose: magnitude or hessian.
+        modules: exactly those to prune, all of them to be quantized.
+        statement: what config.json says of it.
+    """
+
+    pattern: str
+    choose: str
+    modules: frozenset[str]
+    statement: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What to quantize, from where to where; the keys of docs/job-file.md that this engine uses."""
 
@@ -43,6 +60,9 @@ class Job:
     shard_size: int
     device: str
     plan_digest: str
+    workers: int | None = None
+    activations: str = "none"
+    sparsity: JobSparsity | None = None
 
     @property
     def stored(self) -> Layout:
@@ -82,8 +102,15 @@ def read_job(path: Path) -> Job:
         statistics=Path(raw["statistics"]) if raw.get("statistics") else None,
         shard_size=raw["shard_size"],
         device=raw["device"],
+        workers=raw.get("workers"),
         plan_digest=raw["plan_digest"],
+        activations=raw["activations"],
+        sparsity=_sparsity(raw.get("sparsity")),
     )
+
+
+def _sparsity(raw: Mapping[str, Any] | None) -> JobSparsity | None:
+    return None if raw is None else JobSparsity(**{**raw, "modules": frozenset(raw["modules"])})
 
 
 def _problems(raw: Mapping[str, Any]) -> Iterator[str]:
@@ -95,8 +122,13 @@ def _problems(raw: Mapping[str, Any]) -> Iterator[str]:
     for key, able in (("layout", tuple(layouts)), ("mode", modes), ("activations", activations)):
         if raw[key] not in able:
             yield f"{key} {raw[key]!r} with {raw['format']} is not what this engine does ({', '.join(able)})"
-    if (raw["activations"] == "calibrated") is not bool(raw.get("statistics")):
-        yield "activations 'calibrated' and statistics go together, one is given without the other"
+    pruning = raw.get("sparsity") or {"choose": "", "modules": ()}
+    needed = raw["activations"] == "calibrated" or pruning["choose"] == "hessian"
+    if needed is not bool(raw.get("statistics")):
+        yield "calibrated activations or pruning by hessian and statistics go together, one is given without the other"
+    stray = set(pruning["modules"]) - set(raw["quantize"])
+    if stray:
+        yield f"{len(stray):,} modules are to be pruned and not quantized, first {min(stray)}"
     if raw["kv_cache"] == "fp8":
         yield "kv_cache 'fp8' needs calibration, which this engine does not do (fp8-cast or none)"
     yield from _group_problems(raw["groups"], frozenset(raw["quantize"]))

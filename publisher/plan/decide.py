@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from publisher.checkpoint.header import TensorRef
 from publisher.checkpoint.modules import class_of, fused_groups, layer_of
 from publisher.checkpoint.open import Checkpoint
+from publisher.plan import sparsity
 from publisher.plan.declaration import exclude_list, hf_quant_config, implied_head, quantization_config
 from publisher.plan.model import KEEP, QUANTIZE, ClassSummary, Decision, Plan, Recipe
 from publisher.plan.obstacles import source_obstacles
@@ -44,6 +45,7 @@ def make_plan(recipe: Recipe, checkpoint: Checkpoint, *, commit: str | None = No
     problems = [
         *source_obstacles(checkpoint),
         *found_problems(recipe, policy, checkpoint, matrices, decisions, groups),
+        *sparsity.problems(recipe, quantized),
         *(disagreements(recipe.layout, exclude, quantized, listed_names) if quantized else ()),
     ]
     sizes = _sizes(recipe, matrices, decisions)
@@ -63,7 +65,7 @@ def make_plan(recipe: Recipe, checkpoint: Checkpoint, *, commit: str | None = No
         disk_needed=disk_needed(recipe, after, sum(checkpoint.side_files.values()), 4 * len(checkpoint.tensors)),
         memory_needed=_memory(recipe, checkpoint, matrices, decisions),
         problems=tuple(dict.fromkeys(problems)),
-        warnings=tuple(warnings(recipe, policy, matrices, decisions)),
+        warnings=(*warnings(recipe, policy, matrices, decisions), *sparsity.warnings(recipe, quantized)),
     )
 
 

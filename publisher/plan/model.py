@@ -49,6 +49,21 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sparsity:
+    """Which weights are pruned before they are quantized, and how.
+
+    Args:
+        pattern: paired-4:8, the only one.
+        modules: globs over the quantized modules.
+        choose: by magnitude, or by hessian (magnitude weighted by the inputs' mean squares).
+    """
+
+    pattern: str
+    modules: tuple[str, ...] = ("*",)
+    choose: str = "magnitude"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What a person asked for; every path is absolute, every default filled in.
 
@@ -63,6 +78,7 @@ class Recipe:
         kv_cache: fp8, fp8-cast or none.
         quantize: globs over the source's module names.
         keep: globs that win over `quantize`.
+        sparsity: what is pruned; None for nothing.
         statistics: what activations were measured to be, for the engine native.
         shard_size: largest size of an output shard in bytes.
     """
@@ -77,6 +93,7 @@ class Recipe:
     kv_cache: str = "none"
     quantize: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    sparsity: Sparsity | None = None
     calibration: Calibration | None = None
     statistics: Path | None = None
     evaluation: Evaluation | None = None

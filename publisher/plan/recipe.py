@@ -14,7 +14,7 @@ from typing import Any
 
 from publisher import jsonio
 from publisher.matching import PatternError, check_pattern
-from publisher.plan.model import Calibration, Evaluation, Recipe, TargetSpec
+from publisher.plan.model import Calibration, Evaluation, Recipe, Sparsity, TargetSpec
 
 MAX_RECIPE = 4 << 20
 HUB_SOURCE = re.compile(r"hf://[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[A-Za-z0-9][\w./-]{0,199})?")
@@ -86,6 +86,7 @@ def _build(document: Mapping[str, Any], base: Path) -> Recipe:
         kv_cache=document.get("kv_cache", "none"),
         quantize=tuple(document["quantize"]),
         keep=tuple(document.get("keep", ())),
+        sparsity=_sparsity(document.get("sparsity")),
         calibration=_with_path(Calibration, document.get("calibration"), base),
         statistics=_path(document["statistics"], base) if "statistics" in document else None,
         evaluation=_with_path(Evaluation, document.get("evaluation"), base),
@@ -93,6 +94,14 @@ def _build(document: Mapping[str, Any], base: Path) -> Recipe:
         card=_path(document["card"], base) if "card" in document else None,
         shard_size=parse_size(document.get("shard_size", Recipe.__dataclass_fields__["shard_size"].default)),
     )
+
+
+def _sparsity(section: str | Mapping[str, Any] | None) -> Sparsity | None:
+    """The pattern alone, or with what it is for."""
+    if section is None or isinstance(section, str):
+        return None if section is None else Sparsity(pattern=section)
+    modules = {"modules": tuple(section["modules"])} if "modules" in section else {}
+    return Sparsity(**{**section, **modules})
 
 
 def _with_path(kind: Any, section: Mapping[str, Any] | None, base: Path) -> Any:
@@ -126,8 +135,11 @@ def _objections(recipe: Recipe, document: Mapping[str, Any]) -> Iterator[str]:
     yield from _activations(recipe)
     yield from _kv_cache(recipe)
     yield from _calibration(recipe)
+    yield from _pruning(recipe)
     for key in ("quantize", "keep"):
         yield from _patterns(key, document.get(key, ()))
+    if recipe.sparsity is not None:
+        yield from _patterns("sparsity.modules", recipe.sparsity.modules)
 
 
 def _place(recipe: Recipe) -> Iterator[str]:
@@ -179,8 +191,22 @@ def _activations(recipe: Recipe) -> Iterator[str]:
                 "`activations`: engine native needs `statistics`, a file of `publisher calibrate`; or use engine "
                 "modelopt, or none for weight-only (W4A16)"
             )
-    elif recipe.statistics is not None:
+    elif recipe.statistics is not None and not _by_hessian(recipe):
         yield "`statistics`: only engine native with nvfp4 and calibrated activations reads them; remove it"
+
+
+def _by_hessian(recipe: Recipe) -> bool:
+    return recipe.sparsity is not None and recipe.sparsity.choose == "hessian"
+
+
+def _pruning(recipe: Recipe) -> Iterator[str]:
+    if recipe.sparsity is not None and recipe.engine != "native":
+        yield f"`sparsity`: engine {recipe.engine} does not prune; use native"
+    if _by_hessian(recipe) and recipe.statistics is None:
+        yield (
+            "`sparsity.choose`: hessian needs `statistics`, a file of `publisher calibrate --second-moments`; or use "
+            "magnitude"
+        )
 
 
 def _kv_cache(recipe: Recipe) -> Iterator[str]:

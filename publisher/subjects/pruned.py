@@ -1,9 +1,10 @@
 """Packed weights that are declared pruned in pairs, 4 of 8: of every four payload bytes at most two may be non-zero.
 
 Blackwell's sparse FP4 instructions keep two of four neighbouring pairs of weights (CUTLASS
-`sm1xx_sparse_config.inl`); checkpoints store them densely, so only the zeros tell. Nothing in a configuration that
-engines accept can declare it, so a declaration is any of: `sparsity_structure` in a `sparsity_config`, the key
-`sparsity` of config.json, a card tag. Where experts are packed it is about the experts, otherwise about every layer.
+`sm1xx_sparse_config.inl`); checkpoints store them densely, so only the zeros tell. No engine reads a declaration of it,
+so one is any of: the key `sparsity` of config.json, a word or an object with `pattern` and `modules` (globs);
+`sparsity_structure` in a `sparsity_config`; a card tag. Without `modules` it is about the experts where experts are
+packed, otherwise about every layer.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from publisher.checkpoint.modules import Module
 from publisher.checkpoint.stored import UnreadableWeight
+from publisher.matching import Globs, PatternError, check_pattern
 from publisher.subjects.evidence import Evidence, Meter
 from publisher.subjects.modules import is_packed
 from publisher.subjects.packed import PackedWeight, open_packed
@@ -25,6 +27,7 @@ from publisher.subjects.sampled import rows_looked, runs_of
 
 CHUNK = 4  # bytes of payload that form one group of eight weights
 NONZERO = 0x77  # code 8 is -0.0
+MAX_GLOBS = 10_000
 _BYTES = 4 << 20
 _DECLARED = re.compile(r"(?i)(paired[- ]?)?4[:-]8([- ]?(paired|sparse|sparsity))?")
 
@@ -50,8 +53,8 @@ class Pruned:
 
 def declares_pruning(evidence: Evidence, meter: Meter) -> bool:
     """Whether configuration or card say paired 4:8."""
-    config: Any = evidence.checkpoint.config
-    said = [config.get("sparsity")]
+    stated = evidence.checkpoint.config.get("sparsity")
+    said: list[Any] = [stated.get("pattern") if isinstance(stated, Mapping) else stated]
     for quant in evidence.checkpoint.declarations:
         sparsity = quant.raw.get("sparsity_config")
         said.append(sparsity.get("sparsity_structure") if isinstance(sparsity, Mapping) else None)
@@ -66,8 +69,24 @@ def pruned_modules(evidence: Evidence, meter: Meter) -> tuple[Module, ...]:
     if not declares_pruning(evidence, meter):
         return ()
     packed = [m for m in evidence.checkpoint.modules.values() if is_packed(m) and m.weight is not None]
-    found = [m for m in packed if m.role == "expert"] or packed
+    globs = _named(evidence)
+    if globs is None:
+        found = [m for m in packed if m.role == "expert"] or packed
+    else:
+        found = [m for m in packed if globs.first_match(m.name) is not None]
     return tuple(sorted(found, key=lambda m: (m.ref.shard, m.ref.begin)))
+
+
+def _named(evidence: Evidence) -> Globs | None:
+    """The globs config.json names the pruned modules by; None where it names none that can be read."""
+    stated = evidence.checkpoint.config.get("sparsity")
+    modules = stated.get("modules") if isinstance(stated, Mapping) else None
+    if not isinstance(modules, list) or not modules or len(modules) > MAX_GLOBS:
+        return None
+    try:
+        return Globs([check_pattern(pattern) if isinstance(pattern, str) else "" for pattern in modules])
+    except PatternError:
+        return None
 
 
 def read_pruned(evidence: Evidence, meter: Meter) -> Iterator[Pruned]:

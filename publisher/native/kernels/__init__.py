@@ -10,6 +10,7 @@ from publisher.native.kernels.quantizers import (
     quantize_nvfp4,
     quantize_nvfp4_mse,
 )
+from publisher.native.kernels.sparse import prune
 from publisher.native.threads import thread_by_chunk
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "e8m0_codes",
     "global_scale",
     "largest",
+    "prune",
     "quantize_mxfp4",
     "quantize_nvfp4",
     "quantize_nvfp4_mse",
