@@ -2,7 +2,7 @@
 
 An event has a time (seconds since the epoch), a stage, a kind and a payload. Writers append whole lines, so a reader
 that polls sees complete events; a line cut by a kill is passed over. Nothing secret is written: the writer masks what
-looks like a Hub token.
+looks like a token and the values of this process's secret environment variables.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,14 +18,9 @@ from typing import Any
 
 from publisher import jsonio
 from publisher.errors import PublisherError
+from publisher.secrets import mask as mask
 
-TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}|hf_oauth_[A-Za-z0-9._-]+|(?<=[Bb]earer )[A-Za-z0-9._~+/-]{8,}")
 MAX_LINE = 64 * 1024
-
-
-def mask(text: str) -> str:
-    """The text with anything that looks like a Hub token replaced."""
-    return TOKEN.sub("***", text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-import functools
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from publisher import jsonio
+from publisher import jsonio, secrets
 from publisher.checkpoint.header import LFS_POINTER
 from publisher.findings import ERROR, WARNING, Found
 from publisher.rules import ENGINES, rule
@@ -51,36 +51,35 @@ def _stray(name: str) -> dict[str, Any] | None:
 
 @rule("SD09", "leaked-secret", severity=ERROR)
 def leaked_secret(side: SideFiles) -> Iterator[Found]:
-    """A text file holds an access token or a private key.
+    """A file, its name or a shard's metadata holds an access token, a private key or a password.
 
     Why: whoever reads the repository, its history included, can use it.
-    Fix: revoke the token, then remove it from the file.
+    Fix: revoke the secret, then remove it from the file.
     Seen: TruffleHog on the Hub finds such tokens after they were published.
     """
-    table = jsonio.data("sidefiles/secrets.json")
-    for name in side.names:
-        base = name.rpartition("/")[2].lower()
-        suffix = base.rpartition(".")[2] if "." in base.lstrip(".") else ""
-        if base in table["skip"] or not (suffix in table["suffixes"] or base.startswith(".env")):
-            continue
-        text = side.text(name)
-        if text is None:
-            continue
-        for kind, pattern in _secrets():
-            match = next((m for m in pattern.finditer(text) if _real(m.group())), None)
-            if match is not None:  # the token itself stays out of every report
-                line = text.count("\n", 0, match.start()) + 1
-                yield Found(f"{name} holds a {kind} in line {line:,}; revoke it, then remove it.", file=name)
+    known = secrets.environment()
+    for name in side.every_name:
+        if not name.endswith(".safetensors"):
+            for leak in secrets.find(side.pieces(name), known):
+                yield _leak(name, leak, leak.place)
+    for path in side.checkpoint.files.sizes:
+        for leak in secrets.find([path.encode("utf-8", "replace")], known):
+            yield _leak(None, leak, "the name of a file")
+    for shard in side.checkpoint.shards.values():
+        if shard.metadata:
+            text = json.dumps(shard.metadata).encode("ascii")
+            for leak in secrets.find([text], known):
+                yield _leak(shard.shard, leak, "its __metadata__")
 
 
-@functools.cache
-def _secrets() -> tuple[tuple[str, re.Pattern[str]], ...]:
-    return tuple((row["name"], re.compile(row["pattern"])) for row in jsonio.data("sidefiles/secrets.json")["patterns"])
-
-
-def _real(token: str) -> bool:
-    """Whether it is no placeholder such as hf_xxxx: tokens are random."""
-    return len(set(token.lower())) >= 12
+def _leak(name: str | None, leak: secrets.Leak, place: str) -> Found:
+    """The finding; the secret itself stays out of every report."""
+    kind, held = leak.kind, "holds" if leak.certain else "holds what looks like"
+    next_step = "revoke it, then remove it" if leak.certain else "remove it if it is one"
+    severity = ERROR if leak.certain else WARNING
+    if name is None:
+        return Found(f"A file's name {held} a {kind}; {next_step}.", severity=severity)
+    return Found(f"{name} {held} a {kind} in {place}; {next_step}.", file=name, severity=severity)
 
 
 @rule("SD10", "build-host-path", severity=WARNING)
@@ -92,7 +91,10 @@ def build_host_path(side: SideFiles) -> Iterator[Found]:
     Seen: `_name_or_path` in configurations saved by transformers.
     """
     for name in side.names:
-        if "/" in name or not name.endswith(".json") or side.checkpoint.files.sizes[name] > MAX_DOCUMENT:
+        if side.checkpoint.files.sizes[name] > MAX_DOCUMENT:
+            continue
+        if "/" in name or not name.endswith(".json"):
+            yield from _homes(side, name)
             continue
         known = set(_strings(side.original(name), ""))
         for key, value in _strings(side.document(name), ""):
@@ -101,6 +103,17 @@ def build_host_path(side: SideFiles) -> Iterator[Found]:
             if (local or _PATH.fullmatch(value)) and (key, value) not in known:
                 message = f"{key[:200]} in {name} is a path of {len(value):,} characters on the machine that wrote it."
                 yield Found(f"{message} Remove it.", file=name)
+
+
+def _homes(side: SideFiles, name: str) -> Iterator[Found]:
+    """Somebody's home folder in a text that is no configuration; the source's own texts are published already."""
+    text = side.text(name) or ""
+    known = {who for _, who in secrets.homes(side.source_text(name) or "")} if side.in_source(name) else set()
+    for line, who in secrets.homes(text):
+        if who not in known:
+            yield Found(
+                f"{name} names the home folder of {who} in line {line:,}. Write a path for everybody.", file=name
+            )
 
 
 def _strings(value: Any, key: str) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from publisher import jsonio
 from publisher import manifest as manifests
 from publisher.errors import CheckpointError, HubError, PublisherError
+from publisher.hub.leaks import leaks
 from publisher.hub.target import HUBS_OWN, MAX_DOCUMENT, Publication, StoredFile, Target
 from publisher.manifest import Difference, FileEntry, Manifest
 
@@ -45,11 +46,15 @@ def read_manifest(target: Target) -> Manifest:
 
 
 def groups(manifest: Manifest) -> dict[str, tuple[FileEntry, ...]]:
-    """The files by the step that sends them: weights, side files, and last the card with the manifest."""
-    weights = tuple(entry for entry in manifest.files if entry.path.endswith(".safetensors"))
-    card = tuple(entry for entry in manifest.files if entry.path == CARD)
-    rest = tuple(entry for entry in manifest.files if entry not in {*weights, *card})
-    return {"weights": weights, "side files": rest, "card and manifest": (*card, manifest.own_entry())}
+    """The files by the step that sends them: the weights, and last everything that makes them loadable."""
+    weights = tuple(entry for entry in manifest.files if is_weight(entry.path))
+    rest = tuple(entry for entry in manifest.files if not is_weight(entry.path))
+    return {"weights": weights, "last commit": (*rest, manifest.own_entry())}
+
+
+def is_weight(path: str) -> bool:
+    """Whether a file is of no use without the ones that come last: configuration, index, card, manifest."""
+    return path.endswith(".safetensors")
 
 
 def everything(manifest: Manifest) -> dict[str, FileEntry]:
@@ -76,7 +81,7 @@ def _with_digest(found: StoredFile, sha256: str | None) -> tuple[int, str | None
 
 
 def local_problems(publication: Publication) -> list[PublisherError]:
-    """What can be known to be wrong before the target is asked: missing files, another manifest, no card."""
+    """What can be known to be wrong before the target is asked: missing files, another manifest, no card, secrets."""
     problems: list[PublisherError] = []
     for entry in publication.manifest.files:
         path = publication.folder / entry.path
@@ -91,7 +96,7 @@ def local_problems(publication: Publication) -> list[PublisherError]:
         problems.append(CheckpointError(f"{own} is not the manifest of this push.", hint="Build it again."))
     if CARD not in {entry.path for entry in publication.manifest.files}:
         problems.append(CheckpointError(f"{publication.folder} has no {CARD}.", hint="Run `publisher card`."))
-    return problems
+    return problems + leaks(publication)
 
 
 def _sha256(path: Path) -> str:

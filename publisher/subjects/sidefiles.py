@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 from publisher import jsonio
 from publisher.checkpoint.files import Files
 from publisher.checkpoint.header import LFS_POINTER
-from publisher.checkpoint.open import Checkpoint
+from publisher.checkpoint.open import INDEX, Checkpoint
 from publisher.errors import PublisherError
 from publisher.subjects.evidence import CARD, Meter
 from publisher.subjects.publication import MANIFEST
 
 MAX_SIDE = 4 << 20  # bytes of a side file that is read whole; tokenizers are larger and are looked at in part
+PIECE = 1 << 20  # bytes of a longer file that are read at once
 KEPT = 256 << 10  # bytes of a file that is kept for the next rule
 HEAD = 1024
 UNREADABLE = object()
@@ -56,6 +58,18 @@ class _Reader:
             self.contents[name] = data
         return data
 
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """A file's bytes in order; none where it cannot be read."""
+        size = 0 if name in self.hidden else self.files.sizes.get(name, 0)
+        if size <= MAX_SIDE:
+            yield self.whole(name) or b""
+            return
+        try:
+            for begin in range(0, size, PIECE):
+                yield self.meter.read(self.files, name, begin, min(begin + PIECE, size))
+        except PublisherError as error:
+            self.flaws[name] = error.message
+
     def document(self, name: str) -> Any:
         """A JSON file's value, None where there is none."""
         if name not in self.documents:
@@ -91,6 +105,11 @@ class SideFiles:
         """Every file that is no shard and no index."""
         return (name for name in self.checkpoint.side_files if name not in self.mine.hidden)
 
+    @property
+    def every_name(self) -> Iterator[str]:
+        """The same and the index."""
+        return itertools.chain(self.names, (INDEX,) if INDEX in self.checkpoint.files.sizes else ())
+
     def document(self, name: str) -> Any:
         """The parsed JSON file of that name; None where there is none or it cannot be read."""
         return self.mine.document(name)
@@ -109,6 +128,11 @@ class SideFiles:
         """A file of at most `MAX_SIDE` bytes as text; undecodable bytes are replaced."""
         data = self.mine.whole(name)
         return None if data is None else data.decode("utf-8", "replace")
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """A file's bytes in order, whatever its length; of one that is not on this machine at most `MAX_SIDE`."""
+        far = self.checkpoint.files.local(name) is None and self.checkpoint.files.sizes.get(name, 0) > MAX_SIDE
+        return iter(()) if far else self.mine.pieces(name)
 
     def head(self, name: str) -> bytes:
         """A file's first bytes."""
