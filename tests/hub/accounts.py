@@ -136,22 +136,6 @@ def validate_yaml(hub: Hub, request: Request) -> Reply:
     return Reply(400 if errors else 200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
 
-def refs(hub: Hub, request: Request, repo: str) -> Reply:
-    head = hub.repo(request, repo).head
-    branch = {"name": "main", "ref": "refs/heads/main", "targetCommit": head}
-    return found_json({"branches": [branch], "tags": [], "converts": []})
-
-
-def commits(hub: Hub, request: Request, repo: str, rev: str) -> Reply:
-    found = hub.repo(request, repo)
-    hub.revision(found, rev)
-    listed = [
-        {"id": sha, "title": title, "message": "", "date": "2026-01-01T00:00:00.000Z", "authors": []}
-        for sha, title, _ in reversed(found.commits)
-    ]
-    return found_json(listed)
-
-
 def front_matter(text: str) -> Any:
     match = FRONT.match(text)
     try:
@@ -184,7 +168,5 @@ ACCOUNTS: tuple[Route, ...] = (
     ("POST", rf"/api/models/{ID}/user-access-request/handle", access_handle),
     ("POST", rf"/api/models/{ID}/user-access-request/grant", access_grant),
     ("GET", rf"/api/models/{ID}/auth-check(?P<write>/write)?", auth_check),
-    ("GET", rf"/api/models/{ID}/refs", refs),
-    ("GET", rf"/api/models/{ID}/commits/{REV}", commits),
     ("GET", rf"/api/models/{ID}(?:/revision/{REV})?", info),
 )

@@ -96,8 +96,8 @@ def preupload(hub: Hub, request: Request, repo: str, rev: str) -> Reply:
 
 
 def lfs_batch(hub: Hub, request: Request, repo: str) -> Reply:
-    hub.writable(request, repo)
-    objects = []
+    found, objects = hub.writable(request, repo), []
+    hub.require_room(found, sum(item["size"] for item in request.json()["objects"] if item["oid"] not in hub.blobs))
     for item in request.json()["objects"]:
         wanted: dict[str, Any] = {"oid": item["oid"], "size": item["size"]}
         if item["oid"] not in hub.blobs:
@@ -130,14 +130,19 @@ def lfs_verify(hub: Hub, request: Request, repo: str) -> Reply:
 
 def commit(hub: Hub, request: Request, repo: str, rev: str) -> Reply:
     found = hub.writable(request, repo)
-    _, files = hub.revision(found, rev)
+    head, files = hub.revision(found, rev)
     files, lines = dict(files), request.lines()
     header = lines[0]["value"]
-    if header.get("parentCommit") not in (None, found.head):
+    if header.get("parentCommit") not in (None, head):
         raise Refused(412, "The branch was updated since you opened this page. Please refresh and try again.")
+    large = [line["value"] for line in lines[1:] if line["key"] == "lfsFile"]
+    known = {item.oid for _, _, there in found.commits for item in there.values()}
+    hub.require_room(found, sum(item.get("size", 0) for item in large if item["oid"] not in known))
     for line in lines[1:]:
         change(hub, files, line["key"], line["value"])
-    sha = found.add(header["summary"], files)
+    user = hub.account(request)
+    author = user.name if user else ""
+    sha = found.add(header["summary"], files, rev, message=header.get("description", ""), author=author)
     return found_json({"success": True, "commitOid": sha, "commitUrl": f"{hub.endpoint}/{repo}/commit/{sha}"})
 
 
@@ -148,7 +153,7 @@ def change(hub: Hub, files: dict[str, Stored], key: str, value: dict[str, Any]) 
     elif key == "lfsFile":
         if value["oid"] not in hub.blobs:
             raise Refused(400, f"LFS object {value['oid']} was not uploaded")
-        files[path] = Stored(b"", True, value["oid"], value["size"])
+        files[path] = Stored(b"", True, value["oid"], value.get("size", len(hub.blobs[value["oid"]])))
     elif key in ("deletedFile", "deletedFolder"):
         gone = [name for name in files if name == path or name.startswith(path.rstrip("/") + "/")]
         if not gone:

@@ -25,12 +25,13 @@ from urllib.parse import unquote
 from tests.hub.accounts import ACCOUNTS
 from tests.hub.cas import CAS, spoil
 from tests.hub.files import FILES
+from tests.hub.refs import REFS
 from tests.hub.repositories import Hub, OnDisk, Repo, Stored, User
 from tests.hub.wire import Fault, Refused, Reply, Request, Route, Server, handler
 
 __all__ = ["Fault", "LoopbackHub", "OnDisk", "Refused", "Reply", "Repo", "Request", "Stored", "User"]
 
-ROUTES: tuple[Route, ...] = (*ACCOUNTS, *FILES, *CAS)
+ROUTES: tuple[Route, ...] = (*REFS, *ACCOUNTS, *FILES, *CAS)
 
 
 class LoopbackHub(Hub):

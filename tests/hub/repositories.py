@@ -69,8 +69,25 @@ class Stored:
 
 
 @dataclass
+class Pull:
+    """A pull request; its ref starts at `base`."""
+
+    number: int
+    title: str
+    description: str
+    author: str
+    base: str
+    status: str = "draft"
+    merged: str = ""
+
+    @property
+    def ref(self) -> str:
+        return f"refs/pr/{self.number}"
+
+
+@dataclass
 class Repo:
-    """One repository: settings, and a snapshot of the files for every commit."""
+    """One repository: settings, and a snapshot of the files for every commit, of main and of other refs."""
 
     id: str
     private: bool = False
@@ -79,6 +96,12 @@ class Repo:
     asked: list[dict[str, Any]] = field(default_factory=list)  # access requests as the API lists them
     hide_names: bool = False
     commits: list[tuple[str, str, dict[str, Stored]]] = field(default_factory=list)
+    sides: dict[str, list[tuple[str, str, dict[str, Stored]]]] = field(
+        default_factory=dict
+    )  # other branches, refs/pr/N
+    tags: dict[str, str] = field(default_factory=dict)
+    pulls: list[Pull] = field(default_factory=list)
+    notes: dict[str, tuple[str, str]] = field(default_factory=dict)  # description and author of commits
 
     @property
     def head(self) -> str:
@@ -92,12 +115,27 @@ class Repo:
     def open(self) -> bool:
         return not self.private and self.gated is False
 
-    def add(self, title: str, files: dict[str, Stored]) -> str:
+    def add(
+        self, title: str, files: dict[str, Stored], revision: str = "main", *, message: str = "", author: str = ""
+    ) -> str:
         # As in git, other content is another commit: the client's cache goes by it, across tests too.
         content = sorted((path, item.oid) for path, item in files.items())
-        sha = hashlib.sha1(f"{self.id} {len(self.commits)} {title} {content}".encode()).hexdigest()
-        self.commits.append((sha, title, files))
+        line = self.commits if revision == "main" else self.sides[revision]
+        sha = hashlib.sha1(f"{self.id} {revision} {len(line)} {title} {content}".encode()).hexdigest()
+        line.append((sha, title, files))
+        self.notes[sha] = (message, author)
         return sha
+
+    def line(self, revision: str) -> list[tuple[str, str, dict[str, Stored]]]:
+        """A ref's commits, oldest first; of a commit, those up to it."""
+        if revision == "main" or revision in self.sides:
+            return self.commits if revision == "main" else self.sides[revision]
+        wanted = self.tags.get(revision, revision)
+        for line in (self.commits, *self.sides.values()):
+            for number, (sha, _, _) in enumerate(line):
+                if sha == wanted:
+                    return line[: number + 1]
+        return []
 
     def ask(self, user: str, *, email: str = "", **form: Any) -> None:
         """Somebody fills in the gate's form, which is done in a browser."""
@@ -106,9 +144,8 @@ class Repo:
         self.asked.append(made | {"timestamp": "2026-01-01T00:00:00.000Z", "fields": form})
 
     def at(self, revision: str) -> tuple[str, dict[str, Stored]] | None:
-        if revision == "main":
-            return self.head, self.files
-        return next(((sha, files) for sha, _, files in self.commits if sha == revision), None)
+        line = self.line(revision)
+        return (line[-1][0], line[-1][2]) if line else None
 
 
 def sha256(data: bytes) -> str:
@@ -139,6 +176,7 @@ class Hub:
         self.page_size = 1000
         self.redirect = False  # answer large files with a redirect to another origin, as the Hub does
         self.lifetime: float | None = None  # seconds a signed address is good for
+        self.private_quota: int | None = None  # bytes of large files that an owner's private repositories may hold
 
     @property
     def endpoint(self) -> str:
@@ -211,6 +249,20 @@ class Hub:
         if found.gated is not False and not (user and (user.belongs(repo) or user.name in found.accepted)):
             raise Refused(403 if user else 401, f"Access to model {repo} is restricted.", "GatedRepo")
         return found
+
+    def require_room(self, repo: Repo, more: int) -> None:
+        """Refuse what is more than the owner's private repositories may hold."""
+        owner = repo.id.split("/")[0]
+        kept = {
+            item.oid: item.size
+            for found in self.repos.values()
+            if found.private and found.id.split("/")[0] == owner
+            for _, _, files in found.commits
+            for item in files.values()
+            if item.lfs
+        }
+        if repo.private and self.private_quota is not None and sum(kept.values()) + more > self.private_quota:
+            raise Refused(403, "Private repository storage limit reached, please upgrade your plan")
 
     def revision(self, repo: Repo, revision: str) -> tuple[str, dict[str, Stored]]:
         found = repo.at(revision or "main")
