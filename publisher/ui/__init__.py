@@ -14,7 +14,7 @@ import gradio as gr
 
 from publisher import __version__
 from publisher.errors import PublisherError
-from publisher.ui import check, markup, new, place, runs
+from publisher.ui import check, markup, new, place, published, runs
 
 STYLE = Path(__file__).with_name("style.css")
 # The page fetches nothing from elsewhere, whatever a repository's names or card say.
@@ -42,6 +42,8 @@ def build() -> gr.Blocks:
                     second = runs.build(current)
             with gr.Tab("Check a checkpoint", id="check"):
                 check.build(space=space)
+            with gr.Tab("Published", id="published"):
+                published.build(space=space)
         if not space:
             _connect(app, pages, current, first, second)
     return app

@@ -198,6 +198,18 @@ def test_from_the_form_to_a_verified_repository(browser: Browser, tmp_path: Path
         verified = publisher(tmp_path, "verify", "folder:published/me/Tiny-MXFP4", "--format", "json")
         document = json.loads(verified.stdout.splitlines()[-1])
         assert document["verified"] is True
+
+        # the page of what is published says the same, and what a changed file is
+        page.get_by_role("tab", name="Published").click()
+        fill(page, "published-place", "folder:published/me/Tiny-MXFP4")
+        page.locator("#verify").click()
+        expect(page.locator("#published-result")).to_contain_text("Equals its manifest", timeout=60_000)
+        (tmp_path / "published/me/Tiny-MXFP4/tree/LICENSE").write_text("Anything goes.")
+        page.locator("#verify").click()
+        expect(page.locator("#published-result .notice.error").first).to_be_visible(timeout=60_000)
+        expect(page.locator("#published-result table")).to_contain_text("LICENSE")
+        page.locator("#lint").click()
+        expect(page.locator("#published-result")).to_contain_text("Publishable", timeout=60_000)
         assert document["root_digest"] in page.locator("#record").inner_text()
         assert (tmp_path / "published/me/Tiny-MXFP4/tree/LICENSE").read_bytes() == tiny.LICENCE
 
@@ -233,6 +245,36 @@ def test_from_the_form_to_a_verified_repository(browser: Browser, tmp_path: Path
 
 def spoil(tree: Path) -> None:
     (tree / "LICENSE").write_bytes(tiny.LICENCE + b"and more\n")
+
+
+def test_access_is_decided_on_the_page(browser: Browser, tmp_path: Path) -> None:
+    with LoopbackHub() as hub:
+        repo = hub.seed_repo("org/model", {"config.json": b"{}"}, gated="manual")
+        repo.ask("grace", why="<img src=x onerror=window.pwned=6>")
+        repo.ask("mallory")
+        env = environment(HF_ENDPOINT=hub.endpoint, HF_TOKEN=hub.token)
+        command = [sys.executable, "-m", "publisher", "ui", "--port", env["GRADIO_SERVER_PORT"]]
+        with serving(command, tmp_path, env):
+            witness = opened(browser, env)
+            page = witness.page
+            page.get_by_role("tab", name="Published").click()
+            fill(page, "published-place", "hf://org/model")
+            page.get_by_text("Access requests").click()
+            page.locator("#access-list").click()
+            expect(page.locator("#access-result")).to_contain_text("<img src=x onerror=window.pwned=6>", timeout=60_000)
+            fill(page, "access-who", "grace")
+            page.locator("#access-accept").click()
+            expect(page.locator("#access-message")).to_contain_text("grace: accepted", timeout=60_000)
+            expect(page.locator("#access-result")).not_to_contain_text("grace", timeout=60_000)
+            fill(page, "access-who", "mallory")
+            fill(page, "access-reason", "not today")
+            page.locator("#access-reject").click()
+            expect(page.locator("#access-message")).to_contain_text("mallory: rejected", timeout=60_000)
+            witness.swear()
+        assert {item["user"]["user"]: item["status"] for item in repo.asked} == {
+            "grace": "accepted",
+            "mallory": "rejected",
+        }
 
 
 def test_the_keyboard_reaches_the_plan(browser: Browser, tmp_path: Path) -> None:
