@@ -18,7 +18,7 @@ from publisher.checkpoint.weights import locate
 ENCODED = ("I8", "I32", "U32", "U8", "F4", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
 DECODABLE = frozenset({"I32", "F8_E4M3"})
 DECODED = "BF16"
-NAMES = {"int4": "INT4", "fp8": "FP8"}
+NAMES = {"int4": "INT4", "fp8": "FP8", "mxfp4": "MXFP4"}
 SUPERSEDED = frozenset(
     {
         "weight",

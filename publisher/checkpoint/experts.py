@@ -64,7 +64,9 @@ def fused_stack(module: Module) -> tuple[str, ...]:
     found = []
     for projection in STACKS:
         ref = module.tensors.get(projection)
-        if f"{projection}{BLOCKS}" in module.tensors or (ref is not None and ref.dtype in PLAIN and len(ref.shape) == 3):
+        if f"{projection}{BLOCKS}" in module.tensors or (
+            ref is not None and ref.dtype in PLAIN and len(ref.shape) == 3
+        ):
             found.append(projection)
     return tuple(found) if len(found) == len(STACKS) else ()
 

@@ -1,7 +1,8 @@
 """The source's tensors, read into torch: whole when they are quantized, in pieces when they are copied.
 
 A weight stored in INT4 or FP8 appears as the BF16 matrix it stands for, decoded while it is read; its packed values and
-scales do not appear at all, so that nothing of the source's own quantization is carried into a new one.
+scales do not appear at all, so that nothing of the source's own quantization is carried into a new one. Experts of a
+fused tensor that are to be quantized appear one by one (`apart`).
 
 Nothing is read before every shard the index names is there and as long as its header says, so that a truncated
 download is found before the work and not hours into it. Where there is an index, files it does not name (a second copy
@@ -13,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from torch import Tensor
 from publisher.checkpoint.encoded import SUPERSEDED, decoded_ref, encoded_weights
 from publisher.checkpoint.header import DTYPE_BITS, TensorRef
 from publisher.checkpoint.open import Checkpoint, open_checkpoint
-from publisher.checkpoint.stored import StoredWeight
+from publisher.checkpoint.stored import PLAIN, StoredWeight
 from publisher.errors import CheckpointError
+from publisher.formats.spec import Layout
+from publisher.native.apart import take_apart
 
 TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 _STEP = 16 << 20
@@ -40,13 +43,15 @@ class SourceTensors:
 
     Args:
         folder: the source checkpoint.
+        quantize: modules that are to be quantized; experts of fused tensors among them are taken out.
+        layout: of the result.
 
     Raises:
         CheckpointError: no checkpoint, a shard missing, truncated or malformed, a tensor the index promises absent, an
-            INT4 or FP8 weight that cannot be decoded.
+            INT4, FP8 or MXFP4 weight that cannot be decoded.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, quantize: Collection[str] = (), layout: Layout | None = None) -> None:
         checkpoint = open_checkpoint(folder)
         self._folder = folder
         self.shards = shards = _shards(checkpoint)
@@ -56,17 +61,23 @@ class SourceTensors:
         absent = sorted(set(checkpoint.weight_map) - {ref.name for ref in stored})
         if absent:
             raise CheckpointError(f"{folder}: the index names {len(absent)} tensors no shard holds, first {absent[0]}.")
-        self.encoded: dict[str, StoredWeight] = {}
+        apart = take_apart(checkpoint, quantize, layout)
+        self.stacks: Mapping[str, tuple[StoredWeight, ...]] = apart.stacks
+        self.repacked = frozenset(apart.repacked)
+        self.encoded: dict[str, StoredWeight] = dict(apart.weights)
+        stored = [ref for ref in stored if ref.name not in apart.gone] + apart.refs
         refs = sorted(self._decoded(checkpoint, stored), key=lambda ref: (ref.shard, ref.begin, ref.name))
         self.refs = {ref.name: ref for ref in refs}
 
     def _decoded(self, checkpoint: Checkpoint, stored: list[TensorRef]) -> list[TensorRef]:
         """The tensors with every encoded weight as the matrix it stands for."""
         gone: set[str] = set()
+        found: list[TensorRef] = []
         for module, weight in encoded_weights(checkpoint):
             self.encoded[f"{module.name}.weight"] = weight
+            found.append(decoded_ref(weight))
             gone.update(ref.name for suffix, ref in module.tensors.items() if suffix in SUPERSEDED)
-        return [ref for ref in stored if ref.name not in gone] + [decoded_ref(w) for w in self.encoded.values()]
+        return [ref for ref in stored if ref.name not in gone] + found
 
     def pieces(self, ref: TensorRef) -> Iterator[memoryview]:
         """The bytes of a tensor in pieces; a piece is valid until the next one is asked for."""
@@ -82,15 +93,45 @@ class SourceTensors:
     def load(self, ref: TensorRef) -> Tensor:
         """A whole tensor, on the CPU; its dtype is one of `TORCH_DTYPES`."""
         if ref.name in self.encoded:
-            weight = self.encoded[ref.name]
-            return torch.from_numpy(self._decode(weight, 0, weight.rows)).view(torch.bfloat16)
+            return self.matrix(self.encoded[ref.name])
         flat = torch.empty(ref.size, dtype=torch.uint8)
         view = memoryview(flat.numpy())
         for begin in range(0, ref.size, _STEP):
             self._fill(ref, ref.begin + begin, view[begin : begin + _STEP])
         return flat.view(TORCH_DTYPES[ref.dtype]).view(ref.shape)
 
+    def matrix(self, weight: StoredWeight) -> Tensor:
+        """A weight as the matrix (rows, columns) it stands for: BF16, or its own dtype where it is stored plainly."""
+        if weight.form in PLAIN:
+            return self._part(weight)
+        return torch.from_numpy(self._decode(weight, 0, weight.rows)).view(torch.bfloat16)
+
+    def codes(self, weight: StoredWeight) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """An MXFP4 weight as stored: packed codes (rows, columns / 2) and scale codes (rows, columns / 32)."""
+        with self._reader() as read:
+            return weight.codes(0, weight.rows, read=read)
+
+    def _part(self, weight: StoredWeight) -> Tensor:
+        """One matrix out of a plain fused tensor, read once, laid out row by row."""
+        ref, part, dtype = weight.ref, weight.part, TORCH_DTYPES[weight.form]
+        if part is None:
+            return self.load(ref)
+        width = DTYPE_BITS[ref.dtype] // 8
+        tall, deep = ref.shape[1:]
+        straight = part.step == 1 and not part.transposed
+        first, count = (part.first, weight.rows) if straight else (0, tall)
+        flat = torch.empty(count * deep * width, dtype=torch.uint8)
+        self._fill(ref, ref.begin + (part.expert * tall + first) * deep * width, memoryview(flat.numpy()))
+        slab = flat.view(dtype).view(count, deep)
+        if straight:
+            return slab
+        chosen = _every(part.first, weight.rows, part.step)
+        return (slab[:, chosen].T if part.transposed else slab[chosen]).contiguous()
+
     def _decoded_pieces(self, weight: StoredWeight) -> Iterator[memoryview]:
+        if weight.form in PLAIN:
+            yield memoryview(self._part(weight).view(torch.uint8).numpy().reshape(-1))
+            return
         step = max(1, _STEP // (2 * weight.columns))
         for begin in range(0, weight.rows, step):
             rows = self._decode(weight, begin, min(begin + step, weight.rows))
@@ -139,6 +180,11 @@ class SourceTensors:
                     view = view[count:]
         except OSError as error:
             raise _unreadable(path, error) from error
+
+
+def _every(first: int, count: int, step: int) -> slice:
+    """`count` rows from `first` on, every `step`-th."""
+    return slice(first, first + count * step, step)
 
 
 @functools.cache

@@ -6,16 +6,18 @@ Nothing is read but headers. What cannot work is collected in `problems`, all of
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from publisher.checkpoint.header import TensorRef
 from publisher.checkpoint.modules import class_of, fused_groups, layer_of
 from publisher.checkpoint.open import Checkpoint
 from publisher.plan import sparsity
 from publisher.plan.declaration import exclude_list, hf_quant_config, implied_head, quantization_config
+from publisher.plan.experts import expanded, unexpanded
+from publisher.plan.matrix import Matrix, matrices_of, prediction_layers
 from publisher.plan.model import KEEP, QUANTIZE, ClassSummary, Decision, Plan, Recipe
 from publisher.plan.obstacles import source_obstacles
-from publisher.plan.policy import Matrix, Policy, matrices_of, prediction_layers
+from publisher.plan.policy import Policy
 from publisher.plan.problems import problems as found_problems
 from publisher.plan.problems import warnings
 from publisher.plan.proof import disagreements
@@ -33,8 +35,8 @@ def make_plan(recipe: Recipe, checkpoint: Checkpoint, *, commit: str | None = No
     Returns:
         The plan; where `problems` is not empty it must not be started.
     """
-    matrices = list(matrices_of(checkpoint))
     policy = Policy(recipe, prediction_layers(checkpoint.modules.values()))
+    matrices, refused = expanded(recipe, policy, checkpoint, matrices_of(checkpoint))
     groups = fused_groups(matrix.name for matrix in matrices)
     decisions = _decide(policy, matrices, groups)
     quantized = [d.module for d in decisions if d.action == QUANTIZE]
@@ -44,6 +46,7 @@ def make_plan(recipe: Recipe, checkpoint: Checkpoint, *, commit: str | None = No
     exclude = exclude_list(recipe.layout, quantized, listed_names)
     problems = [
         *source_obstacles(checkpoint),
+        *unexpanded(refused, matrices, decisions),
         *found_problems(recipe, policy, checkpoint, matrices, decisions, groups),
         *sparsity.problems(recipe, quantized),
         *(disagreements(recipe.layout, exclude, quantized, listed_names) if quantized else ()),
@@ -61,7 +64,7 @@ def make_plan(recipe: Recipe, checkpoint: Checkpoint, *, commit: str | None = No
         hf_quant_config=hf_quant_config(recipe, exclude),
         bytes_before=before,
         bytes_after=after,
-        shards=_shards(recipe, checkpoint, sizes),
+        shards=_shards(recipe, checkpoint, matrices, sizes),
         disk_needed=disk_needed(recipe, after, sum(checkpoint.side_files.values()), 4 * len(checkpoint.tensors)),
         memory_needed=_memory(recipe, checkpoint, matrices, decisions),
         problems=tuple(dict.fromkeys(problems)),
@@ -100,18 +103,30 @@ def _result_bytes(recipe: Recipe, checkpoint: Checkpoint, sizes: Mapping[str, in
     return rest + sum(sizes.values()) + kv_scales_size(recipe, len(layers))
 
 
-def _shards(recipe: Recipe, checkpoint: Checkpoint, sizes: Mapping[str, int]) -> int:
-    modules = checkpoint.modules.values()
-    bundles = (sizes.get(m.name, sum(ref.size for ref in m.tensors.values())) for m in modules)
-    return shard_count(bundles, recipe.shard_size)
+def _shards(recipe: Recipe, checkpoint: Checkpoint, matrices: Sequence[Matrix], sizes: Mapping[str, int]) -> int:
+    split: dict[str, list[int]] = defaultdict(list)
+    for matrix in matrices:
+        if matrix.fused is not None:
+            split[matrix.aliases[-1]].append(sizes[matrix.name])
+
+    def bundles() -> Iterator[int]:
+        for name, module in checkpoint.modules.items():
+            if name in split:
+                yield from split[name]
+            else:
+                yield sizes.get(name, sum(ref.size for ref in module.tensors.values()))
+
+    return shard_count(bundles(), recipe.shard_size)
 
 
 def _memory(recipe: Recipe, checkpoint: Checkpoint, matrices: Sequence[Matrix], decisions: Sequence[Decision]) -> int:
     groups: dict[str, list[TensorRef]] = defaultdict(list)
     for matrix, decision in zip(matrices, decisions, strict=True):
         if decision.action == QUANTIZE:
-            groups[decision.group or matrix.name].append(matrix.weight)
-    largest = max((ref.size for ref in checkpoint.tensors.values()), default=0)
+            groups[decision.group or matrix.name].append(matrix.once)
+    stacks = {matrix.aliases[-1] for matrix in matrices if matrix.fused is not None}
+    copied = (m for name, m in checkpoint.modules.items() if name not in stacks)
+    largest = max((ref.size for module in copied for ref in module.tensors.values()), default=0)
     return memory_needed(recipe, checkpoint.tensor_bytes, groups.values(), largest)
 
 

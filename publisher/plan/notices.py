@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from publisher.checkpoint.modules import fused_groups
+from publisher.checkpoint.modules import Module, fused_groups
 from publisher.checkpoint.open import Checkpoint
 from publisher.checkpoint.parallel import LOADERS, tensor_parallel
 from publisher.plan.model import Plan
@@ -37,7 +37,7 @@ def _split(plan: Plan, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     split = [
         fused
         for fused, members in groups.items()
-        if len({shard for member in members for shard in checkpoint.modules[member].shards}) > 1
+        if len({shard for member in members for shard in _home(checkpoint, member).shards}) > 1
     ]
     if split:
         yield (
@@ -60,7 +60,7 @@ def _tied(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
 def _predicting(plan: Plan, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     declared = next((c[key] for c in _configs(checkpoint) for key in COUNTS if type(c.get(key)) is int and c[key]), 0)
     reasons = {decision.module for decision in plan.kept if (decision.reason or "").startswith("prediction layer")}
-    quantized = [d.module for d in plan.quantized if checkpoint.modules[d.module].role == "mtp"]
+    quantized = [d.module for d in plan.quantized if _home(checkpoint, d.module).role == "mtp"]
     if quantized:
         yield "prediction layers", f"{len(quantized):,} modules quantized as named"
     elif reasons:
@@ -80,6 +80,13 @@ def _parallel(plan: Plan, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
         if limits:
             engines = ", ".join(engine for engine in LOADERS if split.refused(engine))
             yield f"not over {split.size} GPUs", f"{limits[0].reason} ({limits[0].subject}; {engines})"
+
+
+def _home(checkpoint: Checkpoint, name: str) -> Module:
+    """The module a name belongs to: its own, or the stack that an expert lies in."""
+    while name not in checkpoint.modules:
+        name = name.rpartition(".")[0]
+    return checkpoint.modules[name]
 
 
 def _configs(checkpoint: Checkpoint) -> Iterator[Mapping[str, Any]]:

@@ -11,13 +11,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from publisher.checkpoint.encoded import is_encoded
+from publisher.checkpoint.experts import BLOCKS, fused_stack
 from publisher.checkpoint.modules import Module, class_of
 from publisher.checkpoint.open import Checkpoint
 from publisher.checkpoint.stored import UnreadableWeight
 from publisher.checkpoint.weights import locate
 
 FLOATS = ("BF16", "F16", "F32")
-READABLE = f"{', '.join(FLOATS)}, INT4 (compressed-tensors) and FP8 weights"
+READABLE = f"{', '.join(FLOATS)}, INT4 (compressed-tensors), FP8 and MXFP4 (gpt-oss) weights"
 NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 
@@ -78,6 +79,7 @@ def _quantized(checkpoint: Checkpoint) -> Iterator[str]:
     hint = f"this version reads {READABLE}; start from the unquantized model"
     reasons: dict[str, list[str]] = defaultdict(list)
     encoded = [module.name for module in checkpoint.modules.values() if is_encoded(module)]
+    blocks = any(fused_stack(module) and BLOCKS in "".join(module.tensors) for module in checkpoint.modules.values())
     for name in encoded:
         try:
             locate(checkpoint, name, headers_only=True)
@@ -89,17 +91,17 @@ def _quantized(checkpoint: Checkpoint) -> Iterator[str]:
     if declared is None:
         return
     what = f"{declared.origin}: {declared.dialect}, {declared.algo or declared.format or 'unnamed'}"
-    if not encoded:
+    if not encoded and not blocks:
         yield f"the source is declared quantized ({what}), but none of its weights is; remove the declaration"
     elif declared.raw.get("transform_config"):
         yield f"the source's weights are rotated ({what}, transform_config), which is not undone here; {hint}"
 
 
 def fused_expert_tensors(module: Module) -> list[str]:
-    """Suffixes of stacked expert weights (experts × out × in in one tensor), as transformers 5 holds them."""
+    """Projections, or tensors, that hold all experts of a layer (experts × out × in), as transformers 5 holds them."""
     if module.role != "expert":
         return []
-    return [suffix for suffix, ref in module.tensors.items() if len(ref.shape) == 3]
+    return list(fused_stack(module)) or [s for s, ref in module.tensors.items() if len(ref.shape) == 3]
 
 
 def listed(names: Iterable[str], limit: int = 3) -> str:

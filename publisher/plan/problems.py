@@ -9,9 +9,10 @@ from publisher.checkpoint.encoded import ENCODED, NAMES
 from publisher.checkpoint.modules import class_of
 from publisher.checkpoint.open import Checkpoint
 from publisher.formats.spec import FORMATS
+from publisher.plan.matrix import Matrix
 from publisher.plan.model import KEEP, QUANTIZE, Decision, Recipe
 from publisher.plan.obstacles import FLOATS, by_class, fused_expert_tensors, listed
-from publisher.plan.policy import PROTECTED, ROUTER, Matrix, Policy
+from publisher.plan.policy import PROTECTED, ROUTER, Policy
 from publisher.plan.proof import moe_module
 from publisher.units import format_bytes
 
@@ -47,19 +48,13 @@ def problems(
     routers = [name for name in routers if policy.keep.first_match(name) is None]
     if routers:
         yield f"{ROUTER}: {by_class(routers)}; remove the pattern that names it"
-    stacked = [m.name for m in matrices if m.stacked and policy.wants(m)]
-    if stacked:
-        yield (
-            f"{by_class(stacked)} hold all experts in one 3-D tensor; this version needs per-expert 2-D tensors "
-            "(as DeepSeek, Qwen-MoE and Kimi checkpoints store them)"
-        )
     tied = [m.name for m in quantized if m.module.role == "embedding" and _tied(checkpoint)]
     if tied:
         yield f"{listed(tied)} is also the output head (tie_word_embeddings) and cannot be quantized; keep it"
 
 
 def _unmatched(policy: Policy, matrices: Sequence[Matrix]) -> Iterator[str]:
-    names = [m.name for m in matrices]
+    names = [name for m in matrices for name in m.names]
     names += [f"{m.name}.{suffix}" for m in matrices if m.stacked for suffix in fused_expert_tensors(m.module)]
     for pattern in policy.quantize.unused(names):
         yield f"the quantize pattern {pattern!r} matches none of the {len(matrices):,} weight matrices; correct it"
@@ -67,9 +62,9 @@ def _unmatched(policy: Policy, matrices: Sequence[Matrix]) -> Iterator[str]:
 
 def _shapes(recipe: Recipe, quantized: Sequence[Matrix]) -> Iterator[str]:
     block = FORMATS[recipe.format].block
-    uneven = [m for m in quantized if m.weight.shape[1] % block or not m.weight.shape[1]]
+    uneven = [m for m in quantized if m.weight.shape[-1] % block or not m.weight.shape[-1]]
     if uneven:
-        widths = ", ".join(map(str, sorted({m.weight.shape[1] for m in uneven})[:5]))
+        widths = ", ".join(map(str, sorted({m.weight.shape[-1] for m in uneven})[:5]))
         yield (
             f"{by_class(m.name for m in uneven)}: {widths} inputs are not a multiple of the {block} weights a "
             f"{recipe.format} block has; keep these modules"
@@ -86,6 +81,12 @@ def _engine(recipe: Recipe, matrices: Sequence[Matrix]) -> Iterator[str]:
         yield (
             f"{len(encoded):,} weights of the source are stored in {_forms(encoded)}, which engine {recipe.engine} "
             "does not decode; use engine native"
+        )
+    fused = [matrix for matrix in matrices if matrix.fused and not matrix.encoded]
+    if fused and recipe.engine != "native":
+        yield (
+            f"{by_class(matrix.name for matrix in fused)} lie in one tensor per layer, which engine {recipe.engine} "
+            "does not split; use engine native"
         )
 
 
@@ -133,10 +134,11 @@ def warnings(
     recipe: Recipe, policy: Policy, matrices: Sequence[Matrix], decisions: Sequence[Decision]
 ) -> Iterator[str]:
     """What a person should know before starting."""
-    for pattern in policy.keep.unused(matrix.name for matrix in matrices):
+    for pattern in policy.keep.unused(name for matrix in matrices for name in matrix.names):
         yield f"the keep pattern {pattern!r} matches nothing"
-    swept = policy.quantize.unused(decision.module for decision in decisions if decision.action == QUANTIZE)
-    missed = set(policy.quantize.unused(matrix.name for matrix in matrices))
+    taken = [m for m, decision in zip(matrices, decisions, strict=True) if decision.action == QUANTIZE]
+    swept = policy.quantize.unused(name for matrix in taken for name in matrix.names)
+    missed = set(policy.quantize.unused(name for matrix in matrices for name in matrix.names))
     for pattern in swept:
         if pattern not in missed:
             yield f"all that the quantize pattern {pattern!r} matches is kept"
@@ -145,7 +147,7 @@ def warnings(
     ]
     if unusual:
         yield f"{by_class(unusual)} would be quantized as named; few engines load that"
-    yield from _decoded(matrices, decisions)
+    yield from _decoded(recipe, matrices, decisions)
     if recipe.activations == "none" and recipe.format == "nvfp4":
         yield (
             "weight-only (W4A16): engines multiply in 16 bits; for FP4 activations name `statistics`, or use engine "
@@ -153,10 +155,22 @@ def warnings(
         )
 
 
-def _decoded(matrices: Sequence[Matrix], decisions: Sequence[Decision]) -> Iterator[str]:
+def _decoded(recipe: Recipe, matrices: Sequence[Matrix], decisions: Sequence[Decision]) -> Iterator[str]:
     """What happens to weights the source itself stores in fewer bits."""
     encoded = [(m, d.action) for m, d in zip(matrices, decisions, strict=True) if m.encoded]
-    taken = [matrix for matrix, action in encoded if action == QUANTIZE]
+    blocks = [m for m, action in encoded if action == QUANTIZE and m.encoded and m.encoded.form == "mxfp4"]
+    if blocks:
+        how = (
+            "and take their codes over as they are"
+            if recipe.format == "mxfp4"
+            else (
+                "and take their codes over as they are wherever NVFP4's scales reach the block's; what is rounded is "
+                "counted in the record"
+            )
+        )
+        yield f"{sum(max(m.experts, 1) for m in blocks):,} weights to quantize are stored in MXFP4 {how}"
+    recoded = {matrix.name for matrix in blocks}
+    taken = [m for m, action in encoded if action == QUANTIZE and m.name not in recoded]
     if taken:
         yield f"{len(taken):,} weights to quantize are stored in {_forms(taken)} and decoded to BF16; its error remains"
     kept = [matrix for matrix, action in encoded if action == KEEP]

@@ -27,7 +27,7 @@ from publisher.matching import (
     VllmModelopt,
 )
 
-_EXPERT = re.compile(r"^(.*\bexperts)\.\d+\.[\w.-]+$")
+_EXPERT = re.compile(r"^(.*\bexperts)\.(?:\d+\.[\w.-]+|gate_up_proj|down_proj)$")
 INNER = "language_model."
 
 

@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from publisher.checkpoint.encoded import is_encoded
+from publisher.checkpoint.experts import SCALES, STACKS
 from publisher.checkpoint.header import TensorRef
 from publisher.checkpoint.modules import Module
 from publisher.checkpoint.open import Checkpoint
+from publisher.formats import e8m0
 from publisher.plan.model import Plan
 from publisher.plan.obstacles import by_class
 
@@ -46,14 +48,14 @@ def scan(
 
     Args:
         checkpoint: where they are.
-        names: tensor names; those that are not BF16, F16 or F32 are passed over.
+        names: tensor names; those that are not BF16, F16 or F32, nor scales of MXFP4 blocks, are passed over.
         progress: called with (bytes read, bytes in all).
 
     Raises:
         CheckpointError: a shard is shorter than its header says.
     """
     refs = sorted(
-        (ref for name in names if (ref := checkpoint.tensors[name]).dtype in PATTERNS),
+        (ref for name in names if (ref := checkpoint.tensors[name]).dtype in PATTERNS or _is_scales(ref)),
         key=lambda ref: (ref.shard, ref.begin),
     )
     total, done = sum(ref.size for ref in refs), 0
@@ -72,8 +74,14 @@ def scan(
                 yield Flaw(tensor=ref.name, shard=ref.shard, kind=kind, count=count)
 
 
+def _is_scales(ref: TensorRef) -> bool:
+    return ref.dtype == "U8" and ref.name.endswith(SCALES)
+
+
 def _look(ref: TensorRef, piece: bytes) -> tuple[int, int, int]:
     """Largest magnitude as a bit pattern, number of NaN, number of infinities."""
+    if ref.dtype == "U8":  # power-of-two scales: none is zero, one code is NaN
+        return 1, piece.count(e8m0.NAN_CODE), 0
     kind, mask, infinity = PATTERNS[ref.dtype]
     raw: npt.NDArray[Any] = np.frombuffer(piece, kind)
     bits = raw & raw.dtype.type(mask)
@@ -85,11 +93,23 @@ def _look(ref: TensorRef, piece: bytes) -> tuple[int, int, int]:
 
 def weights_of(plan: Plan, checkpoint: Checkpoint) -> list[str]:
     """The tensors a plan quantizes; of those stored in INT4 or FP8 the scales, which make or break a group."""
-    modules = [checkpoint.modules[decision.module] for decision in plan.quantized]
-    return [name for module in modules for name in _read(module)]
+    names = [name for decision in plan.quantized for name in _read(*_holder(checkpoint, decision.module))]
+    return list(dict.fromkeys(names))
 
 
-def _read(module: Module) -> list[str]:
+def _holder(checkpoint: Checkpoint, name: str) -> tuple[Module, str]:
+    """The module a weight lies in, which for an expert out of a stack is the stack, and what it is called there."""
+    rest: list[str] = []
+    while name not in checkpoint.modules:
+        name, _, last = name.rpartition(".")
+        rest.append(last)
+    return checkpoint.modules[name], rest[0] if rest else ""
+
+
+def _read(module: Module, part: str) -> list[str]:
+    if part:
+        stack = part if part in STACKS else STACKS[0]
+        return [module.tensors[s].name for s in (stack, f"{stack}{SCALES}") if s in module.tensors]
     if is_encoded(module):
         return [ref.name for suffix, ref in module.tensors.items() if suffix in ("weight_scale", "weight_scale_inv")]
     return [module.weight.name] if module.weight is not None else []

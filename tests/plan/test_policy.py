@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from publisher.plan.policy import Policy, matrices_of, prediction_layers
+from publisher.plan.matrix import matrices_of, prediction_layers
+from publisher.plan.policy import Policy
 
 
 def decisions(headers: Any, recipe: Any, tensors: dict[str, Any], **change: Any) -> dict[str, tuple[str, str]]:

@@ -56,21 +56,6 @@ def test_a_router_that_is_named(headers: Any, shapes: Any, recipe: Any) -> None:
     assert kept == ""
 
 
-def test_experts_stacked_in_one_tensor(headers: Any, shapes: Any, recipe: Any) -> None:
-    tensors = {
-        **shapes("llama"),
-        "model.layers.0.mlp.experts.gate_up_proj": ("BF16", (4, 64, 192)),
-        "model.layers.0.mlp.experts.down_proj": ("BF16", (4, 96, 64)),
-        "model.layers.0.mlp.router.weight": ("BF16", (4, 64)),
-    }
-    text = problems(headers, recipe, tensors)
-    assert "model.layers.*.mlp.experts (1) hold all experts in one 3-D tensor" in text
-    assert "per-expert 2-D tensors" in text
-    plan = make_plan(recipe(quantize=["*.self_attn.*"]), headers(tensors))
-    assert plan.problems == ()  # kept as they are, they are only copied
-    assert any("mlp" in entry for entry in plan.exclude)
-
-
 def test_a_tied_embedding_that_is_named(headers: Any, shapes: Any, recipe: Any) -> None:
     text = problems(headers, recipe, shapes("llama"), quantize=["*.mlp.*", "model.embed_tokens"])
     assert "model.embed_tokens is also the output head" in text
