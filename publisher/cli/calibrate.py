@@ -36,6 +36,7 @@ STAGE = "calibrate"
     click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True),
     click.option("--chat-template", is_flag=True, help="Put plain texts through the chat template, as a user's words."),
     click.option("--trust-remote-code", is_flag=True, help="Run Python code that the checkpoint brings along."),
+    click.option("--second-moments", is_flag=True, help="Keep the mean square of every input too, to prune by."),
     click.option(
         "--output",
         "output_file",
@@ -83,6 +84,7 @@ def _job(source: str, data: str, goal: Path, device: str, asked: dict[str, Any],
         "seed": asked["seed"],
         "chat_template": asked["chat_template"],
         "trust_remote_code": asked["trust_remote_code"],
+        "second_moments": asked["second_moments"],
         "device": device,
         "labels": labels | more,
     }

@@ -25,9 +25,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
+
 from publisher import __version__, jsonio
 from publisher.checkpoint import statistics
 from publisher.checkpoint.modules import role_of
+from publisher.checkpoint.moments import InMemory, Moments, Row
 from publisher.checkpoint.statistics import Observed, Statistics
 from publisher.errors import CheckpointError, EngineError, InterruptedRun, PublisherError
 from publisher.native import samples as texts
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 STAGE = "calibrate"
 PATHS = ("source", "data", "output")
 PARTIAL = ".partial"
+SAVING = 10  # a state that takes more than a second to keep is kept less often: about a tenth of the time at most
 NAMED = 100  # modules an event names
 
 
@@ -56,6 +60,7 @@ class Job:
     chat_template: bool = False
     trust_remote_code: bool = False
     device: str = "auto"
+    second_moments: bool = False
     save_every: float = 60.0
     labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -128,7 +133,7 @@ def run(job: Job) -> None:
     tensors = SourceTensors(job.source)
     try:
         model = resident.load(job.source, tensors, device=job.device, trust=job.trust_remote_code)
-        observer = Observer(model)
+        observer = Observer(model, second_moments=job.second_moments)
         names = _Names(model, tensors, observer)
         _observe(job, model, observer, sequences, digest=_digest(job, drawn.sha256, tensors))
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -139,6 +144,7 @@ def run(job: Job) -> None:
     found = Statistics(
         modules=names.modules(observer.amax(), observer.tokens),
         metadata=_metadata(job, drawn.sha256, sequences, str(model.dtype)),
+        mean_squares=names.mean_squares(observer),
     )
     statistics.write(job.output, found)
     _partial(job).unlink(missing_ok=True)
@@ -173,6 +179,7 @@ def _metadata(job: Job, sha256: str, sequences: Sequence[Sequence[int]], dtype: 
         "sequence_length": job.sequence_length,
         "seed": job.seed,
         "chat_template": str(job.chat_template).lower(),
+        "second_moments": str(job.second_moments).lower(),
         "dtype": dtype.removeprefix("torch."),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -214,14 +221,16 @@ def _observe(job: Job, model: Any, observer: Observer, sequences: Sequence[Seque
     if first:
         emit(STAGE, "log", message=f"Going on after {first:,} of {len(sequences):,} samples.")
         progress.add(sum(map(len, sequences[:first])), samples=first)
-    saved = time.monotonic()
+    saved, pause = time.monotonic(), job.save_every
     with torch.inference_mode():
         for number, ids in enumerate(sequences[first:], first + 1):
             model(input_ids=torch.tensor([list(ids)], device=device), use_cache=False)
             progress.add(len(ids), samples=number, samples_total=len(sequences))
-            if number < len(sequences) and time.monotonic() - saved >= job.save_every:
+            begun = time.monotonic()
+            if number < len(sequences) and begun - saved >= pause:
                 _keep(job, observer, number, digest)
                 saved = time.monotonic()
+                pause = max(pause, SAVING * (saved - begun - 1))
     observer.close()
 
 
@@ -232,7 +241,7 @@ def _digest(job: Job, sha256: str, tensors: SourceTensors) -> str:
 
     layout = [(ref.name, ref.dtype, ref.shape, ref.shard, ref.begin) for ref in tensors.refs.values()]
     stamps = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in job.source.glob("*.*"))
-    asked = [job.samples, job.sequence_length, job.seed, job.chat_template, job.device, sha256]
+    asked = [job.samples, job.sequence_length, job.seed, job.chat_template, job.device, job.second_moments, sha256]
     return jsonio.digest([asked, layout, stamps, torch.__version__, transformers.__version__, __version__])
 
 
@@ -244,11 +253,15 @@ def _keep(job: Job, observer: Observer, done: int, digest: str) -> None:
     amax = observer.amax()
     modules = {f"place.{n}": Observed(amax[n], observer.tokens[n]) for n in range(observer.size)}
     metadata = {"digest": digest, "done": str(done)}
-    statistics.write(_partial(job), Statistics(modules=modules, metadata=metadata))
+    sums = {f"place.{n}": sums.cpu().numpy() for n, sums in observer.squares.items()}
+    kept = Statistics(modules=modules, metadata=metadata, mean_squares=InMemory(sums, np.dtype("<f8")))
+    statistics.write(_partial(job), kept)
 
 
 def _go_on(job: Job, observer: Observer, digest: str) -> int:
     """How many samples a kept state of this very job holds; the observer goes on from them."""
+    import torch
+
     if not _partial(job).is_file():
         return 0
     try:
@@ -256,7 +269,9 @@ def _go_on(job: Job, observer: Observer, digest: str) -> int:
         if kept.metadata.get("digest") != digest or len(kept.modules) != observer.size:
             return 0
         places = [kept.modules[f"place.{n}"] for n in range(observer.size)]
-        observer.restore([one.amax for one in places], [one.tokens for one in places])
+        rows = {n: kept.mean_squares.get(f"place.{n}") for n in range(observer.size)}
+        squares = {n: torch.from_numpy(row) for n, row in rows.items() if row is not None}
+        observer.restore([one.amax for one in places], [one.tokens for one in places], squares)
         return int(kept.metadata["done"])
     except (CheckpointError, KeyError, ValueError):
         return 0  # a damaged state is worth nothing
@@ -312,6 +327,36 @@ class _Names:
             name: Observed(max(amax[place] for place in places), max(tokens[place] for place in places))
             for name, places in sorted(self._places.items())
         }
+
+    def mean_squares(self, observer: Observer) -> Moments:
+        """Mean squares of every module's inputs by the checkpoint's names; empty where none were taken."""
+        return _MeanSquares(observer, self._places)
+
+
+class _MeanSquares:
+    """Made from the sums when a module is asked for, so that they are not in memory twice.
+
+    Args:
+        observer: has the sums and the tokens.
+        places: where each module was observed; of a tensor that was split, the part that saw most tokens counts.
+    """
+
+    dtype = np.dtype("<f4")
+
+    def __init__(self, observer: Observer, places: Mapping[str, Sequence[int]]) -> None:
+        self._observer = observer
+        self._place = {name: max(own, key=lambda place: observer.tokens[place]) for name, own in places.items()}
+
+    def length(self, module: str) -> int | None:
+        """How many inputs a module has."""
+        sums = self._observer.squares.get(self._place.get(module, -1))
+        return None if sums is None else len(sums)
+
+    def get(self, module: str) -> Row | None:
+        """A module's row: float64 sums over its tokens, rounded once to float32."""
+        place = self._place.get(module, -1)
+        sums = self._observer.squares.get(place)
+        return None if sums is None else (sums.cpu().numpy() / self._observer.tokens[place]).astype(self.dtype)
 
 
 def _is_tied(model: Any, parameter: str) -> bool:

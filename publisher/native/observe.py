@@ -3,6 +3,8 @@
 Layers with a two-dimensional weight are observed at their own door. Experts are kept in three-dimensional parameters
 and multiplied inside one module: there every matrix product is looked at, and the expert is known by where in the
 stack the multiplied matrix begins. Maxima are float32 and stay where the model is; nothing of the computation changes.
+Where second moments are asked for, the squares of every input are added too: float32 within one product, float64 over
+all of them, eight bytes for every input of every matrix that saw a token.
 
 Refused: NaN and infinite inputs, and experts that are multiplied in a way that does not show.
 """
@@ -43,9 +45,12 @@ class Observer:
 
     Args:
         model: any module; its matrices and stacks of experts are found by their shapes.
+        second_moments: whether squares are added up too, input by input.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, second_moments: bool = False) -> None:
+        self.squares: dict[int, Tensor] = {}
+        self._second_moments = second_moments
         self.slots: dict[str, Slot] = {}
         self.size = 0
         self._handles: list[Any] = []
@@ -113,7 +118,15 @@ class Observer:
             if maxima is None:
                 maxima = self._maxima[value.device] = torch.zeros(self.size, device=value.device)
             maxima[place] = torch.maximum(maxima[place], largest)
+            if self._second_moments:
+                self._add_squares(place, value.detach())
         self.tokens[place] += tokens
+
+    def _add_squares(self, place: int, value: Tensor) -> None:
+        rows = value.reshape(-1, value.shape[-1]).float()
+        added = rows.square().sum(0).double()
+        before = self.squares.get(place)
+        self.squares[place] = added if before is None else before.to(added.device).add_(added)
 
     # --- what was seen -----------------------------------------------------------------------------------------
 
@@ -152,10 +165,11 @@ class Observer:
     def _own(self, slot: Slot) -> Iterator[int]:
         yield from self.tokens[slot.first : slot.first + slot.count]
 
-    def restore(self, amax: list[float], tokens: list[int]) -> None:
+    def restore(self, amax: list[float], tokens: list[int], squares: Mapping[int, Tensor] | None = None) -> None:
         """Go on from what was seen before, of the same model."""
         self._maxima[torch.device("cpu")] = torch.tensor(amax, dtype=torch.float32)
         self.tokens = list(tokens)
+        self.squares = dict(squares or {})
 
 
 class _Products(TorchFunctionMode):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors import safe_open
 
 from publisher import jsonio
 from publisher.checkpoint import statistics
@@ -190,6 +191,48 @@ def test_each_expert_of_gpt_oss_has_what_was_routed_to_it(tmp_path: Path) -> Non
                 assert up.amax == 0
 
 
+def test_mean_squares_are_those_of_what_each_expert_saw(tmp_path: Path) -> None:
+    source, text = save("gpt_oss", tmp_path / "source"), write_text(tmp_path, 1)
+    found = observed(source, tmp_path, data=text, second_moments=True)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(source, experts_implementation="eager")
+    seen: dict[str, Any] = {}
+    parts = {"model.layers.1.mlp.experts": model.model.layers[1].mlp.experts}
+    parts["model.layers.0.self_attn.o_proj"] = model.model.layers[0].self_attn.o_proj
+    for name, part in parts.items():
+        part.register_forward_pre_hook(
+            lambda _, inputs, named, name=name: seen.update({name: (*inputs, *named.values())}), with_kwargs=True
+        )
+    with torch.inference_mode():
+        (ids,) = batches(source, text)
+        model(ids)
+    attention = seen["model.layers.0.self_attn.o_proj"][0].reshape(ids.numel(), -1).double()
+    mine = found.mean_squares.get("model.layers.0.self_attn.o_proj")
+    np.testing.assert_allclose(mine, attention.square().mean(0).numpy(), rtol=1e-6)
+    hidden, chosen = seen["model.layers.1.mlp.experts"][:2]
+    for expert in range(16):
+        rows = hidden.reshape(-1, 32)[(chosen == expert).any(-1)].double()
+        row = found.mean_squares.get(f"model.layers.1.mlp.experts.{expert}.up_proj")
+        assert (row is None) == (not len(rows))
+        if len(rows):
+            np.testing.assert_allclose(row, rows.square().mean(0).numpy(), rtol=1e-6)
+
+
+def test_mean_squares_are_taken_only_when_asked_for_and_read_by_the_library(tmp_path: Path) -> None:
+    source = SOURCES / "kimi"
+    plain = observed(source, tmp_path)
+    assert all(plain.mean_squares.length(name) is None for name in plain.modules)
+    found = observed(source, tmp_path, second_moments=True)
+    assert found.modules == plain.modules
+    with safe_open(tmp_path / "statistics.safetensors", "np") as file:
+        rows = {name: file.get_tensor(name) for name in file.keys() if name.endswith("square")}  # noqa: SIM118
+    reached = {name for name, one in found.modules.items() if one.tokens}
+    assert {name.removesuffix(".input_mean_square") for name in rows} == reached
+    for name, row in rows.items():
+        assert (row.dtype, row.ndim) == (np.float32, 1)
+        assert np.array_equal(row, found.mean_squares.get(name.removesuffix(".input_mean_square")))
+        assert row.max() <= found.modules[name.removesuffix(".input_mean_square")].amax ** 2 * 1.0001
+
+
 def test_experts_that_are_stored_one_by_one_keep_their_names(tmp_path: Path) -> None:
     source = save("mixtral", tmp_path / "source")
     names = statistics_names(source)
@@ -213,8 +256,6 @@ def test_experts_multiplied_all_at_once_count_their_own_tokens(tmp_path: Path) -
 
 
 def statistics_names(source: Path) -> set[str]:
-    from safetensors import safe_open
-
     found: set[str] = set()
     for shard in source.glob("*.safetensors"):
         with safe_open(shard, "pt") as file:
@@ -328,11 +369,12 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_other_samples(tmp_path: Pa
 # --- resuming ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("second_moments", [False, True])
 def test_a_stopped_calibration_goes_on_and_ends_with_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    second_moments: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, output = SOURCES / "kimi", tmp_path / "statistics.safetensors"
-    observed(source, tmp_path)
+    observed(source, tmp_path, second_moments=second_moments)
     whole = output.read_bytes()
     output.unlink()
     calls = 0
@@ -348,10 +390,10 @@ def test_a_stopped_calibration_goes_on_and_ends_with_the_same_bytes(
     with monkeypatch.context() as patched:
         patched.setattr(calibrate.Progress, "add", stop)
         with pytest.raises(KeyboardInterrupt):
-            observed(source, tmp_path, save_every=0.0)
+            observed(source, tmp_path, save_every=0.0, second_moments=second_moments)
     assert not output.exists()
     capsys.readouterr()
-    observed(source, tmp_path, save_every=0.0)
+    observed(source, tmp_path, save_every=0.0, second_moments=second_moments)
     assert "Going on after 7 of 8 samples" in capsys.readouterr().out
     assert output.read_bytes() == whole
     assert sorted(path.name for path in tmp_path.iterdir()) == [output.name, "text.txt"]
