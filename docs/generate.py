@@ -12,6 +12,7 @@ import click
 
 from publisher import catalogue
 from publisher.cli import VERBS, publisher
+from publisher.cli.card import Card
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,16 +24,27 @@ def commands() -> str:
         "",
         "Generated from `--help` by `make docs`. Data goes to standard output, everything else to standard error.",
         "Exit codes: 0 ok, 1 findings, 2 usage or input, 3 login or gate, 4 Hub or network, 5 engine or hardware,",
-        "6 interrupted and resumable.",
+        "6 interrupted and resumable, 141 the reader of the output went away.",
     ]
     parent = click.Context(publisher, info_name="publisher", max_content_width=100, terminal_width=100)
     for verb, summary in VERBS.items():
         command = publisher.get_command(parent, verb)
         if command is None:
             raise SystemExit(f"no command for {verb}")
-        context = click.Context(command, info_name=verb, parent=parent, max_content_width=100, terminal_width=100)
-        parts += ["", f"## publisher {verb}", "", summary, "", "```text", command.get_help(context), "```"]
+        parts += ["", f"## publisher {verb}", "", summary, *_help(command, verb, parent)]
     return "\n".join(parts) + "\n"
+
+
+def _help(command: click.Command, name: str, parent: click.Context) -> list[str]:
+    """The help of a verb and of the parts it has, such as `eval run`."""
+    context = click.Context(command, info_name=name, parent=parent, max_content_width=100, terminal_width=100)
+    lines = ["", "```text", command.get_help(context), "```"]
+    if isinstance(command, click.Group) and not isinstance(command, Card):  # whose help holds that of its parts
+        for part in command.list_commands(context):
+            found = command.get_command(context, part)
+            if found is not None:
+                lines += _help(found, part, context)
+    return lines
 
 
 def documents() -> dict[Path, str]:
