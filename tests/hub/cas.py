@@ -174,7 +174,9 @@ def _readable(hub: Hub, held: Pass, name: str) -> tuple[SentFile, dict[str, Xorb
     """A file that the token's repository has, and the xorbs it is in."""
     made = hub.store.files.get(name)
     oid = made.file.sha256 if made else name
-    if not any(item.oid == oid and item.lfs for _, _, files in hub.repos[held.repo].commits for item in files.values()):
+    repo = hub.repos[held.repo]
+    trees = [files for line in (repo.commits, *repo.sides.values()) for _, _, files in line]
+    if not any(item.oid == oid and item.lfs for files in trees for item in files.values()):
         raise Refused(404, "File not found")
     content = hub.blobs[oid]
     if isinstance(content, Reconstructed):

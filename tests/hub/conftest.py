@@ -45,12 +45,21 @@ def xet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(params=["folder", "lfs", "xet"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> FolderPlace | HubPlace:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FolderPlace | HubPlace]:
+    """Every target over every transport; the log of the Hub must show no other transport than the one meant."""
     if request.param == "folder":
-        return FolderPlace(tmp_path / "published")
-    if request.param == "xet":
+        yield FolderPlace(tmp_path / "published")
+        return
+    yield from hub_place(request, request.param)
+
+
+def hub_place(request: pytest.FixtureRequest, transport: str) -> Iterator[HubPlace]:
+    """A repository of the loopback Hub, reached over one transport and no other."""
+    if transport == "xet":
         request.getfixturevalue("xet")
-    return HubPlace(request.getfixturevalue("hub"), request.param)
+    place = HubPlace(request.getfixturevalue("hub"), transport)
+    yield place
+    assert place.transports() <= {transport}
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,29 @@ from publisher.manifest import Provenance
 from tests.hub.loopback import LoopbackHub, Stored
 
 REPO = "org/tiny-nvfp4"
+_BOTH = [
+    ("GET", "whoami"),
+    ("POST", "validate-yaml"),
+    ("POST", "repos/create"),
+    ("GET", "/tree/"),
+    ("POST", "/preupload/"),
+    ("POST", "/commit/"),
+    ("HEAD", "/resolve/"),
+    ("GET", "/api/models/org/tiny-nvfp4$"),
+    ("PUT", "/settings"),
+]
+REQUESTS = {  # every kind of request of a push, by transport
+    "lfs": [*_BOTH, ("GET", "/resolve/"), ("POST", "/objects/batch"), ("PUT", "/_lfs/"), ("POST", "/_lfs/verify")],
+    "xet": [
+        *_BOTH,
+        ("GET", "/xet-write-token/"),
+        ("GET", "/xet-read-token/"),
+        ("POST", "/v1/xorbs/"),
+        ("POST", "/shards$"),
+        ("GET", "/reconstructions/"),
+        ("GET", "/_xet/"),
+    ],
+}
 CARD = b"---\nlicense: apache-2.0\nbase_model: org/tiny\nbase_model_relation: quantized\n---\n# tiny\n"
 FILES = {
     "model-00001-of-00002.safetensors": b"first shard " * 400,
@@ -150,6 +175,11 @@ class HubPlace:
             self.hub.requests("POST", r"/commit/|/repos/create")
         )
 
+    def transports(self) -> set[str]:
+        """Which ways large contents went."""
+        ways = {"lfs": r"/_lfs/|/objects/batch", "xet": r"/_xet/|/cas/|/xet-"}
+        return {way for way, path in ways.items() if any(re.search(path, item.path) for item in self.hub.log)}
+
     def uploaded(self) -> list[str]:
         lines = [line for item in self.hub.requests("POST", "/commit/") for line in item.lines()[1:]]
         return [line["value"]["path"] for line in lines if line["key"] in ("file", "lfsFile")]
@@ -159,22 +189,33 @@ class HubPlace:
 
 
 class Broken:
-    """A target of which one call fails, before or after it did its work."""
+    """A target of which one call fails, at whatever revision, before or after it did its work."""
 
     def __init__(self, target: Any, method: str, call: int, error: Exception, *, after: bool) -> None:
-        self._target, self._method, self._left, self._error, self._after = target, method, call, error, after
-        self.broke = False
+        self._target, self._method, self._error, self._after = target, method, error, after
+        self._count = {"left": call, "broke": 0}
+
+    @property
+    def broke(self) -> bool:
+        return bool(self._count["broke"])
+
+    def at(self, revision: str) -> Broken:
+        other = copy.copy(self)
+        other._target = self._target.at(revision)
+        return other
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
         found = getattr(self._target, name)
         return self._breaking(found) if name == self._method else found
 
     def _breaking(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
-            self._left -= 1
-            if self._left:
+            self._count["left"] -= 1
+            if self._count["left"]:
                 return method(*arguments, **named)
-            self.broke = True
+            self._count["broke"] = 1
             if self._after:
                 method(*arguments, **named)
             raise self._error
