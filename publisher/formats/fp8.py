@@ -1,5 +1,8 @@
 """FP8 weights (E4M3) with scales per block, per row or per tensor: DeepSeek's sources, compressed-tensors, modelopt.
 
+Written beside FP4 (`BESIDE`): modelopt's layers have one scale and one for their inputs, measured beforehand;
+compressed-tensors' have one a row, and inputs are scaled token by token when serving.
+
 All three multiply: `w = code * scale`, in float32, the result mostly kept in BF16. DeepSeek calls its scale of a
 128x128 block `weight_scale_inv`, and it is to be multiplied by all the same. Blocks at the lower and right edges may be
 partial. Refused: shapes that do not belong together; E5M2 is never used for weights.
@@ -7,6 +10,8 @@ partial. Refused: shapes that do not belong together; E5M2 is never used for wei
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +19,34 @@ import numpy as np
 from publisher.formats import e4m3, floats
 from publisher.formats.blocks import Float32Array, TensorError, UInt8Array, require_bytes
 from publisher.formats.int4 import Intermediate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """How a layout stores an FP8 layer among FP4 ones.
+
+    Attributes:
+        by_row: one scale for each output; otherwise one for the matrix, or for the fused layer it belongs to.
+        inputs: whether the input's scale is stored; otherwise it is computed when serving.
+    """
+
+    by_row: bool
+    inputs: bool
+
+    def scale_shape(self, rows: int) -> tuple[int, ...]:
+        """The shape the weight's scale is written with."""
+        return (rows, 1) if self.by_row else ()
+
+    def size(self, rows: int, columns: int) -> int:
+        """Bytes of a layer with its scales."""
+        return rows * columns + 4 * ((rows if self.by_row else 1) + self.inputs)
+
+
+BESIDE: Mapping[str, Beside] = {
+    "modelopt": Beside(by_row=False, inputs=True),
+    "compressed-tensors": Beside(by_row=True, inputs=False),
+}
+"""By dialect; vLLM's `ModelOptFp8` reads a static input scale, its `CompressedTensorsW8A8Fp8` takes dynamic ones."""
 
 
 def blocks_of(rows: int, columns: int, block: tuple[int, int]) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from typing import Any
 from publisher import jsonio
 from publisher.errors import PublisherError
 from publisher.formats import LAYOUTS, Layout
+from publisher.formats.fp8 import BESIDE
 
 ENGINE = "native"
 # format: layout: modes
@@ -63,6 +64,7 @@ class Job:
     workers: int | None = None
     activations: str = "none"
     sparsity: JobSparsity | None = None
+    fp8: tuple[str, ...] = ()
 
     @property
     def stored(self) -> Layout:
@@ -106,6 +108,7 @@ def read_job(path: Path) -> Job:
         plan_digest=raw["plan_digest"],
         activations=raw["activations"],
         sparsity=_sparsity(raw.get("sparsity")),
+        fp8=tuple(raw.get("fp8", ())),
     )
 
 
@@ -131,7 +134,20 @@ def _problems(raw: Mapping[str, Any]) -> Iterator[str]:
         yield f"{len(stray):,} modules are to be pruned and not quantized, first {min(stray)}"
     if raw["kv_cache"] == "fp8":
         yield "kv_cache 'fp8' needs calibration, which this engine does not do (fp8-cast or none)"
-    yield from _group_problems(raw["groups"], frozenset(raw["quantize"]))
+    yield from _fp8_problems(raw)
+    yield from _group_problems(raw["groups"], frozenset((*raw["quantize"], *raw.get("fp8", ()))))
+
+
+def _fp8_problems(raw: Mapping[str, Any]) -> Iterator[str]:
+    beside = raw.get("fp8", ())
+    twice = set(beside) & set(raw["quantize"])
+    if twice:
+        yield f"{len(twice):,} modules are to be quantized to {raw['format']} and to fp8, first {min(twice)}"
+    how = BESIDE.get(raw["layout"])
+    if beside and how is None:
+        yield f"fp8 beside {raw['format']} in {raw['layout']} layout is not what this engine does"
+    elif beside and how is not None and how.inputs and raw["activations"] != "calibrated":
+        yield f"fp8 in {raw['layout']} layout needs calibrated activations: its input scales are stored"
 
 
 def _group_problems(groups: Mapping[str, list[str]], quantize: frozenset[str]) -> Iterator[str]:

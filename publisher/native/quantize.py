@@ -24,14 +24,15 @@ from torch import Tensor
 
 from publisher.checkpoint.header import TensorRef
 from publisher.errors import CheckpointError
+from publisher.formats import fp8
 from publisher.formats.spec import Role
-from publisher.native import kernels
+from publisher.native import kernels, recode
 from publisher.native.events import emit
 from publisher.native.job import Job
 from publisher.native.source import SourceTensors
 from publisher.native.sparsity import Pruning
 from publisher.native.stream import ReadAhead, WriteBehind
-from publisher.native.units import Task, Unit
+from publisher.native.units import Task
 
 STAGE = "quantize"
 _READ_AHEAD = 256 << 20  # bytes of weights in memory, those worked on included; a larger unit is there alone
@@ -92,7 +93,12 @@ class Quantizer:
         ):
             for task, weights in tasks_read:
                 self._stop()
-                if task.unit.quantized:
+                if task.unit.form == recode.STACK:
+                    behind.wait()  # its kernels run while it is written, so nobody else writes
+                    self._stack(task.unit.refs[0], wrote)
+                elif task.unit.form == recode.FP8:
+                    self._fp8(task, weights, behind, wrote)
+                elif task.unit.quantized:
                     self._quantize(task, weights, behind, wrote)
                 else:
                     self._copy(task.unit.refs[0], behind, wrote)
@@ -139,6 +145,50 @@ class Quantizer:
             parts = {role: _raw(part) for role, part in self._encode(ref, weight, amax, largest, meter).items()}
             self._write(ref, parts, _note(meter), behind, wrote)
 
+    def _fp8(self, task: Task, weights: list[Tensor], behind: WriteBehind, wrote: Wrote) -> None:
+        """FP8 beside FP4; members of a fused layer share their scale where it is one for a matrix."""
+        peaks = [weight.abs().amax().float() for weight in weights]
+        for ref, weight, peak in zip(task.unit.refs, weights, peaks, strict=True):
+            _refuse_not_finite(ref, weight, peak)
+        how, largest = fp8.BESIDE[self._job.layout], torch.stack(peaks).amax()
+        for ref in task.unit.refs:
+            weight = weights.pop(0)
+            self._stop()
+            if ref not in task.refs:
+                continue
+            scale = recode.fp8_scale(weight, largest, by_row=how.by_row)
+            codes, note = recode.fp8_codes(weight, scale)
+            module = ref.name.removesuffix(".weight")
+            named = {ref.name: (_raw(codes), note), f"{module}.weight_scale": (_raw(scale), None)}
+            if how.inputs:
+                named[f"{module}{recode.INPUT[recode.FP8]}"] = (memoryview(self._inputs[module].tobytes()), None)
+            self._hand_over(ref, named, behind, wrote)
+
+    def _stack(self, ref: TensorRef, wrote: Wrote) -> None:
+        """All experts of a layer's projection as one tensor, expert by expert."""
+        stack = recode.Stack(self._source, ref, self._device, self._stop)
+        meter = kernels.ErrorMeter.on(self._device)
+        if stack.recast:
+            exponent = stack.exponent()
+            scale = memoryview(np.float32(2.0**exponent).tobytes())
+            self._sink.write(stack.named("payload"), stack.taken_over(exponent), note=None)
+        else:
+            largest = stack.largest()
+            scale = _raw(kernels.global_scale(largest, self._job.producer))
+
+            def encode(weight: Tensor) -> tuple[Tensor, Tensor]:
+                amax = kernels.block_amax(weight, self._job.stored.spec.block)
+                parts = self._encode(ref, weight, amax, largest, meter)
+                return parts["payload"], parts["block_scale"]
+
+            self._sink.write(stack.named("payload"), stack.quantized(encode), note=None)
+        note = stack.note() if stack.recast else _note(meter)
+        self._sink.write(stack.named("block_scale"), stack.scales(), note=note)
+        self._sink.write(stack.named("global_scale"), [scale])
+        if self._inputs:
+            self._sink.write(f"{ref.name}{recode.INPUT[recode.STACK]}", [memoryview(self._inputs[ref.name].tobytes())])
+        wrote(ref)
+
     def _encode(
         self, ref: TensorRef, weight: Tensor, amax: Tensor, largest: Tensor, meter: kernels.ErrorMeter
     ) -> dict[Role, Tensor]:
@@ -171,7 +221,11 @@ class Quantizer:
         if self._inputs:
             scale = memoryview(self._inputs[module].tobytes())
             named[self._name(module, "input_scale")] = (scale, None)
+        self._hand_over(ref, named, behind, wrote)
 
+    def _hand_over(
+        self, ref: TensorRef, named: Mapping[str, tuple[memoryview, Any]], behind: WriteBehind, wrote: Wrote
+    ) -> None:
         def work() -> None:
             for name, (part, beside) in named.items():
                 self._sink.write(name, [part], note=beside)
@@ -209,13 +263,19 @@ def _raw(tensor: Tensor) -> memoryview:
     return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
+def _module_of(name: str) -> str:
+    """The module of a tensor that a note is kept beside: a payload, or the block scales of a stack."""
+    parent, _, last = name.rpartition(".")
+    return parent if last.startswith("weight") else name.removesuffix("_weight_scale")
+
+
 def weight_errors(notes: Mapping[str, Any]) -> dict[str, Any]:
     """Relative RMSE, |dequantized - weight| / |weight|, per module and over all, from the sums kept beside the tensors.
 
     Args:
         notes: tensor name to [sum of squared errors, sum of squared weights].
     """
-    sums = {name.rpartition(".")[0]: note for name, note in notes.items() if note}
+    sums = {_module_of(name): (note[0], note[1]) for name, note in notes.items() if note}
     modules = {name: math.sqrt(error / weight) for name, (error, weight) in sorted(sums.items()) if weight > 0}
     worst = sorted(modules, key=lambda name: (-modules[name], name))[:20]
     energy = sum(weight for _, weight in sums.values())
