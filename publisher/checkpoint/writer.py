@@ -1,9 +1,9 @@
 """A checkpoint written so that its final name appears only when every byte is there.
 
-Tensors go to `.partial` files at the offsets `layout.py` decided (`shardfiles`); no shard is ever held in memory. A full
-shard is flushed, hashed, renamed and entered in a ledger, and a restart goes on after it. Only an explicit `finish`
-writes the index and renames the folder to its final name; leaving early never does. Refused: a final name that is
-taken, and going on from a source whose files are no longer those the work began with.
+Tensors go to `.partial` files at the offsets `layout.py` decided (`shardfiles`); no shard is ever held in memory. A
+full shard is flushed, hashed, renamed and entered in a ledger, and a restart goes on after it. Only an explicit
+`finish` writes the index and renames the folder to its final name; leaving early never does. Refused: a final name that
+is taken, and going on from a source whose files are no longer those the work began with.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,7 @@ from publisher.errors import CheckpointError
 LEDGER = "ledger.json"
 FILES = "files"
 RECORD_SUFFIX = ".quantize.json"
+_PATIENCE = 2.0  # seconds
 
 
 def record_path(output: Path) -> Path:
@@ -126,7 +128,7 @@ class StagedWriter:
         self._shards = ShardFiles(self.files, self.layout, self._enter, lambda: self.remaining)
         with disk_errors(staging, self.remaining):
             self.files.mkdir(parents=True, exist_ok=True)
-            self._lock = lock(staging)
+            self._lock = _hold(staging)
         try:
             with disk_errors(staging, self.remaining):
                 self._resume(verify)
@@ -316,3 +318,19 @@ def clear(staging: Path) -> None:
         (staging / name).unlink(missing_ok=True)
     if staging.is_dir() and not any(staging.iterdir()):
         staging.rmdir()
+
+
+def _hold(folder: Path) -> int:
+    """The lock of a folder; what was killed a moment ago may still be letting go of it.
+
+    Raises:
+        CheckpointError: another process holds it.
+    """
+    patience = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return lock(folder)
+        except CheckpointError:
+            if time.monotonic() >= patience:
+                raise
+            time.sleep(0.05)

@@ -12,9 +12,11 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from publisher import __version__, jsonio
 from publisher.checkpoint import statistics
@@ -28,8 +30,23 @@ from publisher.native.events import TensorProgress, emit
 from publisher.native.job import ENGINE, Job, read_job
 from publisher.native.memory import peak_host_bytes
 
+if TYPE_CHECKING:
+    from publisher.native.units import Task
+    from publisher.native.work import Work
+
 STAGE = "quantize"
 USAGE = "Usage: python -m publisher.native JOB.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """Who did the work: device, its name, how many processes, their memory beside this one's, and the GPU's."""
+
+    kind: str
+    name: str
+    workers: int
+    host: int
+    device: int | None
 
 
 class StopSignal:
@@ -64,7 +81,7 @@ def main(arguments: list[str]) -> int:
     try:
         if len(arguments) != 1:
             raise PublisherError(USAGE)
-        run(read_job(Path(arguments[0])), stop)
+        run(Path(arguments[0]).absolute(), stop)
     except InterruptedRun as error:
         emit(STAGE, "cancelled", message=error.message, hint=error.hint)
         return error.exit_code
@@ -82,64 +99,43 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def run(job: Job, stop: StopSignal) -> None:
-    """Quantize what the job names, or go on with it, or see that it is done.
+def run(path: Path, stop: StopSignal) -> None:
+    """Quantize what the job file names, or go on with it, or see that it is done.
 
     Raises:
         PublisherError: of the class whose exit code docs/job-file.md names.
     """
+    job = read_job(path)
     if already_done(job.output, job.plan_digest):
         clear(job.staging)
         emit(STAGE, "skip", message=f"{job.output} is complete already.")
         return
     started = time.monotonic()
     torch = _torch()
-    from publisher.native import kernels, quantize, units
-    from publisher.native.source import SourceTensors
+    from publisher.native import kernels, quantize, recode
+    from publisher.native.work import prepare
 
-    device = _device(torch, job.device)
-    name = _device_name(torch, device)
     kernels.thread_by_chunk()
-    source = SourceTensors(job.source)
+    prepared = prepare(job)
     inspect(job.source)
-    seen = None if job.statistics is None else statistics.read(job.statistics)
-    ranges = _input_ranges(job, seen if job.activations == "calibrated" else None)
-    inputs = {name: statistics.input_scale(amax, job.stored) for name, amax in ranges.amax.items()}
-    unreached = sparsity.by_magnitude(job, source.refs, seen)
+    _tell_substituted(prepared.ranges)
+    unreached = sparsity.by_magnitude(job, prepared.source.refs, prepared.seen)
     if unreached:
         message = f"No token reached {len(unreached):,} modules, first {unreached[0]}; they are pruned by magnitude."
         emit(STAGE, "warning", message=message)
-    work = units.plan_units(source.refs, job)
-    layout = units.plan_layout(work, job)
-    stamp = stamps(job.source, source.shards)
-    with StagedWriter(job.staging, job.output, layout, plan_digest=job.plan_digest, source=stamp) as writer:
-        emit(
-            STAGE,
-            "start",
-            message=f"{len(job.quantize)} modules to {job.format} ({job.mode}) on {name}",
-            modules=len(job.quantize),
-            tensors=len(source.refs),
-            shards=len(layout),
-            shards_finished=len(writer.finished),
-            device=str(device),
-        )
-        try:
-            tasks = units.pending(work, job.stored, writer.done)
-            progress = TensorProgress(STAGE, [ref for task in tasks for ref in task.refs], total=len(source.refs))
-            quantize.Quantizer(job, source, writer, device, stop.check, inputs).run(tasks, progress.wrote)
-            writer.wait()
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            raise EngineError(
-                f"Out of memory on {device}: {str(error)[:200] or 'allocation failed'}.",
-                hint="Set device: cpu, or use a machine with more memory; finished shards are kept.",
-            ) from error
+    stamp = stamps(job.source, prepared.source.shards)
+    with StagedWriter(job.staging, job.output, prepared.layout, plan_digest=job.plan_digest, source=stamp) as writer:
+        hands = _work_off(torch, path, prepared, writer, stop)
         stop.check()
+        require_unchanged(stamp, stamps(job.source, prepared.source.shards))
         stated = job.sparsity.statement if job.sparsity else None
         side_files = restore(job.source, writer.files, job.quantization_config, job.hf_quant_config, sparsity=stated)
-        record = _record(job, torch, device, name, writer, time.monotonic() - started)
+        record = _record(job, torch, hands, writer, time.monotonic() - started)
         record["weight_error"] = quantize.weight_errors(writer.notes)
         record["side_files"] = side_files
-        record["activation_statistics"] = _observed(seen, ranges) if seen and ranges.amax else None
+        record["taken_over"] = recode.accounts(writer.notes, len(prepared.source.repacked))
+        seen = prepared.seen
+        record["activation_statistics"] = _observed(seen, prepared.ranges) if seen and prepared.ranges.amax else None
         record["sparsity"] = sparsity.record(job, unreached)
         record["calibration"] = dict(seen.metadata) if seen else None
         with disk_errors(job.staging, 0):
@@ -148,11 +144,63 @@ def run(job: Job, stop: StopSignal) -> None:
     emit(STAGE, "done", message=f"{job.output} is complete.", weight_error=record["weight_error"]["overall"])
 
 
-def _input_ranges(job: Job, seen: Statistics | None) -> InputRanges:
-    """What every module's input is quantized for; experts that no token reached are named, not passed over."""
-    if seen is None:
-        return InputRanges(amax={}, substituted={})
-    ranges = statistics.input_ranges(seen, job.quantize, job.groups)
+def _work_off(torch: Any, path: Path, work: Work, writer: StagedWriter, stop: StopSignal) -> Hands:
+    """Write every shard that is not finished, in this process or in several."""
+    from publisher.native import devices, units
+    from publisher.native.crew import Crew
+
+    job = work.job
+    tasks = units.pending(work.units, job.stored, writer.done)
+    left = [ref for task in tasks for ref in task.refs]
+    progress = TensorProgress(STAGE, left, total=len(work.source.refs))
+    shards = [shard.name for shard in work.layout if shard.name not in writer.finished]
+    chosen = devices.crew(
+        torch, job.device, job.workers, shards=len(shards), size=sum(task.unit.size for task in tasks)
+    )
+    kind = chosen[0] if len(set(chosen)) == 1 else job.device
+    alone = len(chosen) == 1
+    named = devices.device_name(torch, torch.device(kind)) if alone else f"{len(chosen)} processes on {kind}"
+    emit(
+        STAGE,
+        "start",
+        message=f"{len(job.quantize)} modules to {job.format} ({job.mode}) on {named}",
+        modules=len(job.quantize),
+        tensors=len(work.source.refs),
+        shards=len(work.layout),
+        shards_finished=len(writer.finished),
+        device=kind,
+        workers=len(chosen),
+    )
+    if not alone:
+        crew = Crew(path, chosen, writer, stop.check, progress)
+        crew.run(shards)
+        return Hands(kind, ", ".join(crew.names), len(chosen), crew.peaks.host, crew.peaks.device)
+    _alone(torch, torch.device(kind), work, tasks, writer, stop, progress)
+    memory = torch.cuda.max_memory_allocated(torch.device(kind)) if kind.startswith("cuda") else None
+    return Hands(kind, named, 1, 0, memory)
+
+
+def _alone(
+    torch: Any,
+    device: Any,
+    work: Work,
+    tasks: Sequence[Task],
+    writer: StagedWriter,
+    stop: StopSignal,
+    progress: TensorProgress,
+) -> None:
+    from publisher.native.quantize import Quantizer
+    from publisher.native.worker import out_of_memory
+
+    try:
+        Quantizer(work.job, work.source, writer, device, stop.check, work.inputs).run(tasks, progress.wrote)
+        writer.wait()
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise out_of_memory(str(device), error) from error
+
+
+def _tell_substituted(ranges: InputRanges) -> None:
+    """Experts that no token reached are named, not passed over."""
     if ranges.substituted:
         first = sorted(ranges.substituted)[0]
         emit(
@@ -161,7 +209,6 @@ def _input_ranges(job: Job, seen: Statistics | None) -> InputRanges:
             message=f"No token reached {len(ranges.substituted):,} modules, first {first}; their input range is "
             f"{statistics.POLICY}.",
         )
-    return ranges
 
 
 def _observed(seen: Statistics, ranges: InputRanges) -> dict[str, Any]:
@@ -187,40 +234,20 @@ def _torch() -> Any:
     return torch
 
 
-def _device(torch: Any, name: str) -> Any:
-    """`auto` is the first GPU (CUDA and ROCm answer alike), the CPU where there is none."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda"):
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if int(name.partition(":")[2] or 0) >= count:
-            raise EngineError(
-                f"The device {name} is not there: torch {torch.__version__} sees {count} GPUs.",
-                hint="Set device: auto or cpu, or install a torch build for this GPU.",
-            )
-    return torch.device(name)
-
-
-def _device_name(torch: Any, device: Any) -> str:
-    return (
-        str(torch.cuda.get_device_name(device)) if device.type == "cuda" else f"CPU ({torch.get_num_threads()} threads)"
-    )
-
-
-def _record(job: Job, torch: Any, device: Any, name: str, writer: StagedWriter, seconds: float) -> dict[str, Any]:
+def _record(job: Job, torch: Any, hands: Hands, writer: StagedWriter, seconds: float) -> dict[str, Any]:
     """What docs/job-file.md asks of quantize.json, as far as this run can tell; peak memory in bytes."""
-    gpu = device.type == "cuda"
     return {
         "schema": 1,
         "engine": ENGINE,
         "format": job.format,
         "mode": job.mode,
         "versions": {"publisher": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
-        "device": {"kind": str(device), "name": name},
+        "device": {"kind": hands.kind, "name": hands.name},
+        "workers": hands.workers,
         "seconds": round(seconds, 3),
         "peak_memory": {
-            "host": peak_host_bytes(),
-            "device": torch.cuda.max_memory_allocated(device) if gpu else None,
+            "host": peak_host_bytes() + hands.host,
+            "device": hands.device,
         },
         "shards": {name: {"size": e["size"], "sha256": e["sha256"]} for name, e in sorted(writer.finished.items())},
     }

@@ -86,7 +86,7 @@ class ReadAhead(Generic[T, R]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._budget.close()
-        self._thread.shutdown(cancel_futures=True)
+        self._thread.shutdown(wait=kind is None, cancel_futures=True)  # it may be waiting for an item
 
 
 class WriteBehind:
