@@ -93,6 +93,22 @@ def test_a_full_account_is_an_access_error(place: HubPlace, tiny: Publication) -
     assert place.settings()[0]
 
 
+@pytest.mark.parametrize("status", [401, 402, 403, 413])
+@pytest.mark.parametrize(
+    ("place", "method", "pattern"), [("xet", *request) for request in REQUESTS["xet"][-6:]], indirect=["place"]
+)
+def test_what_the_store_refuses_is_no_fault_of_the_network(
+    place: HubPlace, tiny: Publication, method: str, pattern: str, status: int
+) -> None:
+    place.hub.fail(method, pattern, times=1000, status=status, body=b"")
+    with pytest.raises(PublisherError) as caught:
+        run(place.target(), replace(tiny, private=True))
+    signed = "/_xet/" in pattern and status in (401, 403)  # an address that expired: another one may be good
+    assert isinstance(caught.value, TransientHubError if signed else AccessError)
+    assert str(status) in caught.value.message
+    assert place.settings()[0]
+
+
 def test_the_gate_is_named(place: HubPlace) -> None:
     place.hub.seed_repo(REPO, {"config.json": b"{}"}, gated="manual")
     token = place.hub.add_user("hf_strangerToken0000", "bob")
