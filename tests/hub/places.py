@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from publisher.hub.huggingface import HuggingFaceTarget
 from publisher.hub.target import Gate, Publication
 from publisher.manifest import Provenance
 from tests.hub.loopback import LoopbackHub, Stored
+from tests.hub.repositories import is_lfs
 
 REPO = "org/tiny-nvfp4"
 _BOTH = [
@@ -105,6 +107,15 @@ class FolderPlace:
     def was_open(self) -> bool:
         return any((line["visibility"], line["gate"]) == ("public", "off") for line in self._log())
 
+    def states(self) -> list[tuple[bool, str]]:
+        """(private, gate) as they followed each other."""
+        return [state for state, _ in groupby((line["visibility"] == "private", line["gate"]) for line in self._log())]
+
+    def shown_in_parts(self, *whole: dict[str, bytes]) -> list[Any]:
+        """What anybody could see on the way from one of these trees to another; the swap of whole trees is no such."""
+        steps = [line for line in self._log() if line["action"] in ("upload", "delete")]
+        return [line for line in steps if line["visibility"] == "public" and line["revision"] == "main"]
+
     def writes(self) -> int:
         return len(self._log())
 
@@ -169,6 +180,17 @@ class HubPlace:
 
     def was_open(self) -> bool:
         return self.hub.was_open(REPO)
+
+    def states(self) -> list[tuple[bool, str]]:
+        """(private, gate) as they followed each other."""
+        found = (item.state[REPO] for item in self.hub.log if REPO in item.state)
+        return [(private, str(gate or "off")) for (private, gate), _ in groupby(found)]
+
+    def shown_in_parts(self, *whole: dict[str, bytes]) -> list[Any]:
+        """Trees that anybody could see and that are none of these; an empty repository shows nothing."""
+        known = [{path: Stored.of(data, is_lfs(path, len(data))).oid for path, data in tree.items()} for tree in whole]
+        seen = [{path: oid for path, oid in tree.items() if path != ".gitattributes"} for tree in self.hub.shown(REPO)]
+        return [tree for tree in seen if tree and tree not in known]
 
     def writes(self) -> int:
         return sum(item.method in ("PUT", "DELETE") for item in self.hub.log) + len(
