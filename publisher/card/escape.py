@@ -44,16 +44,16 @@ def code(value: str) -> str:
 def fence(value: str, language: str = "") -> str:
     """A fenced block longer than any fence inside it; lines are kept."""
     lines = value.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    body = "\n".join(_visible(line.replace("\t", "    ")).rstrip() for line in lines).strip("\n")[:MAX_BLOCK]
+    body = "\n".join(visible(line.replace("\t", "    ")).rstrip() for line in lines).strip("\n")[:MAX_BLOCK]
     length = max((len(run) for run in _FENCES.findall(body)), default=2) + 1
     return f"{'`' * length}{language}\n{body}\n{'`' * length}"
 
 
 def _line(value: str) -> str:
-    line = " ".join(_visible(re.sub(r"\s", " ", value)).split())
+    line = " ".join(visible(re.sub(r"\s", " ", value)).split())
     return (line if len(line) <= MAX_TEXT else line[:MAX_TEXT] + "…") or UNPRINTABLE
 
 
-def _visible(value: str) -> str:
+def visible(value: str) -> str:
     """Without control and format characters (bidirectional overrides among them) and half surrogates."""
     return "".join(c for c in value if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))

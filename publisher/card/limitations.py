@@ -9,6 +9,7 @@ from publisher.card.formats import stores_input_scales
 from publisher.card.headers import CoverageRow, kv_scales, quantized_modules
 from publisher.card.record import Perplexity
 from publisher.card.serving import Command
+from publisher.card.sparsity import pattern_of
 from publisher.card.value import Value, count
 from publisher.checkpoint.open import Checkpoint
 from publisher.plan.model import Plan
@@ -29,8 +30,8 @@ def limitations(
         *_activations(checkpoint, plan),
         *_cache(checkpoint),
         *_parts(checkpoint, rows),
+        *_pruned(checkpoint, plan),
         *_engines(commands),
-        Value("Biases, errors and unsafe behaviour of the base model remain; quantizing does not reduce them.", "card"),
     )
 
 
@@ -96,6 +97,16 @@ def _parts(checkpoint: Checkpoint, rows: tuple[CoverageRow, ...]) -> Iterator[Va
             f"{count(stray)} modules are stored unquantized without being named in the exclude list (see Coverage); "
             "an engine that builds them as quantized cannot load them.",
             "shard headers",
+        )
+
+
+def _pruned(checkpoint: Checkpoint, plan: Plan | None) -> Iterator[Value]:
+    pattern = pattern_of(checkpoint, plan)
+    if pattern is not None:
+        yield Value(
+            f"Weights were pruned ({pattern}) as well as quantized; engines compute with the zeros as with any other "
+            "value, so pruning makes it neither smaller nor faster there.",
+            "config.json: sparsity",
         )
 
 

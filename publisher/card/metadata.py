@@ -29,6 +29,7 @@ def front_matter(
     title: str,
     engines: tuple[str, ...],
     index: Sequence[Mapping[str, Any]] = (),
+    sparse: bool = False,
 ) -> dict[str, Any]:
     """The metadata in the order it is printed.
 
@@ -41,6 +42,7 @@ def front_matter(
         title: the repository's name without its owner.
         engines: serving engines that load the checkpoint.
         index: scores of benchmarks as `model-index` has them.
+        sparse: whether weights were pruned.
     """
     name = part(person, "publisher").get("name")
     found: dict[str, Any] = {
@@ -50,8 +52,9 @@ def front_matter(
         "library_name": LIBRARY,
         "pipeline_tag": upstream.task or TASK,
         "language": list(upstream.languages) or None,
-        "tags": tags(checkpoint, engines),
+        "tags": [*tags(checkpoint, engines), *(["sparse"] if sparse else [])],
         "quantized_by": name,
+        "new_version": person.get("new_version"),
     }
     if gate != "off":
         found |= gate_keys(part(person, "gate"), title=title, licence=licence)

@@ -6,19 +6,18 @@ printed. Paths of the machine that made it are not printed either, only file nam
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 from publisher import jsonio
+from publisher.card.environment import RECORD, mapping, number
 from publisher.card.value import Row, Value, count, size
 from publisher.checkpoint.open import Checkpoint
-from publisher.plan.model import Calibration, Plan
-from publisher.units import format_duration
+from publisher.plan.model import Plan
 
-RECORD, REPORT, EVALUATION = "quantize.json", "report.json", "evaluation.json"
+REPORT, EVALUATION = "report.json", "evaluation.json"
 ENGINES = {
     "native": "publisher, native engine",
     "modelopt": "NVIDIA Model Optimizer (nvidia-modelopt)",
@@ -29,9 +28,9 @@ _LIBRARY = {"native": "publisher"}  # whose version is the engine's, where it ha
 _NATIVE_NOTE = "loaders look for that name; the weights were written by the engine named above"
 
 
-def recipe_rows(checkpoint: Checkpoint, plan: Plan | None, record: Mapping[str, Any]) -> tuple[Row, ...]:
-    """Who quantized, how, on what."""
-    return tuple(_recipe(checkpoint, plan, record))
+def method_rows(checkpoint: Checkpoint, plan: Plan | None, record: Mapping[str, Any]) -> tuple[Row, ...]:
+    """Who quantized, and how."""
+    return tuple(_method(checkpoint, plan, record))
 
 
 def producer(checkpoint: Checkpoint) -> str | None:
@@ -47,12 +46,12 @@ def producer(checkpoint: Checkpoint) -> str | None:
     return None
 
 
-def _recipe(checkpoint: Checkpoint, plan: Plan | None, record: Mapping[str, Any]) -> Iterator[Row]:
+def _method(checkpoint: Checkpoint, plan: Plan | None, record: Mapping[str, Any]) -> Iterator[Row]:
     engine = record.get("engine") or (plan.recipe.engine if plan else None)
-    versions = record.get("versions") if isinstance(record.get("versions"), Mapping) else {}
+    versions = mapping(record.get("versions"))
     declared = producer(checkpoint)
     if isinstance(engine, str) and engine:
-        version = (versions or {}).get(_LIBRARY.get(engine, engine))
+        version = versions.get(_LIBRARY.get(engine, engine))
         named = ENGINES.get(engine, engine)
         text = f"{named} {version}" if isinstance(version, str) and version else named
         yield Row("Quantized by", Value(text, RECORD if record else "plan.json"))
@@ -61,61 +60,10 @@ def _recipe(checkpoint: Checkpoint, plan: Plan | None, record: Mapping[str, Any]
     elif declared:
         yield Row("Declared producer", Value(declared, "hf_quant_config.json"))
     if plan is not None:
-        yield from _asked(plan, _mapping(record.get("calibration")))
-    yield from _environment(record, versions or {})
-
-
-def _asked(plan: Plan, drawn: Mapping[str, Any]) -> Iterator[Row]:
-    recipe = plan.recipe
-    told = jsonio.data("card/keys.json")["modes"].get(recipe.format, {}).get(recipe.mode)
-    yield Row("Scales", Value(f"{recipe.mode}: {told}" if told else recipe.mode, "recipe.yaml: mode"))
-    text = recipe.calibration
-    if text is not None and recipe.activations == "calibrated":
-        yield Row("Calibration data", _calibrated_on(text, drawn))
-    elif recipe.statistics is not None:
-        yield Row("Calibration data", _observed_on(recipe.statistics.name, drawn))
-    elif recipe.activations != "calibrated":
-        yield Row("Calibration data", Value("none needed", "recipe.yaml: activations"))
-    yield Row("Recipe digest", Value(f"sha256 {recipe.digest}", "recipe.yaml"))
-
-
-def _calibrated_on(asked: Calibration, drawn: Mapping[str, Any]) -> Value:
-    """What was drawn where the engine recorded it, otherwise what the recipe asked for."""
-    name, length, seed = PurePath(asked.data).name, f"of at most {count(asked.sequence_length)} tokens", asked.seed
-    samples, tokens = drawn.get("samples"), drawn.get("tokens")
-    if type(samples) is int and type(tokens) is int:
-        told = f"{name}: {count(samples)} samples {length}, {count(tokens)} tokens in all, seed {seed}"
-        return Value(told, f"{RECORD}: calibration")
-    return Value(f"{name}: up to {count(asked.samples)} samples {length}, seed {seed}", "recipe.yaml: calibration")
-
-
-def _observed_on(file: str, told: Mapping[str, Any]) -> Value:
-    """Of activation statistics, what they say about themselves."""
-    data, samples, length = (told.get(key) for key in ("data", "samples", "sequence_length"))
-    if not isinstance(data, str) or not data:
-        return Value(f"activation statistics {file}", "recipe.yaml: statistics")
-    text = PurePath(data).name
-    text += f": {samples} samples" if isinstance(samples, str) else ""
-    text += f" of at most {length} tokens" if isinstance(length, str) else ""
-    return Value(f"{text} (activation statistics {file})", f"{RECORD}: calibration")
-
-
-def _environment(record: Mapping[str, Any], versions: Mapping[str, Any]) -> Iterator[Row]:
-    libraries = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()) if isinstance(version, str))
-    if libraries:
-        yield Row("Libraries", Value(libraries, f"{RECORD}: versions"))
-    device = record.get("device")
-    named = device.get("name") or device.get("kind") if isinstance(device, Mapping) else device
-    if isinstance(named, str) and named:
-        yield Row("Hardware", Value(named, f"{RECORD}: device"))
-    seconds = _number(record.get("seconds"))
-    if seconds is not None:
-        yield Row("Time", Value(format_duration(seconds), f"{RECORD}: seconds"))
-    peak = record.get("peak_memory")
-    parts = peak if isinstance(peak, Mapping) else {"host": peak}
-    memory = [f"{size(int(n))} of {key} memory" for key in ("host", "device") if (n := _number(parts.get(key)))]
-    if memory:
-        yield Row("Peak", Value(", ".join(memory), f"{RECORD}: peak_memory"))
+        recipe = plan.recipe
+        told = jsonio.data("card/keys.json")["modes"].get(recipe.format, {}).get(recipe.mode)
+        yield Row("Scales", Value(f"{recipe.mode}: {told}" if told else recipe.mode, "recipe.yaml: mode"))
+        yield Row("Recipe digest", Value(f"sha256 {recipe.digest}", "recipe.yaml"))
 
 
 # --- rules and weight error ----------------------------------------------------------------------------------------
@@ -137,7 +85,7 @@ def validation(report: Mapping[str, Any] | None, record: Mapping[str, Any]) -> V
     if not rows:
         return None
     findings = [item for item in (report or {}).get("findings", ()) if isinstance(item, Mapping)]
-    waivers = _mapping(_mapping((report or {}).get("summary")).get("waivers"))
+    waivers = mapping(mapping((report or {}).get("summary")).get("waivers"))
     return Validation(
         rows=tuple(rows),
         remarks=tuple(_remarks(findings)),
@@ -156,7 +104,7 @@ def _not_run(entries: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
 
 
 def _outcome(report: Mapping[str, Any]) -> Iterator[Row]:
-    summary, tool = _mapping(report.get("summary")), _mapping(report.get("tool"))
+    summary, tool = mapping(report.get("summary")), mapping(report.get("tool"))
     findings = [item for item in report.get("findings", ()) if isinstance(item, Mapping)]
     failed = {str(f.get("code")) for f in findings if f.get("severity") == "error" and f.get("waived") is None}
     ran, open_ = summary.get("rules_run"), summary.get("rules_not_run")
@@ -179,9 +127,9 @@ def _outcome(report: Mapping[str, Any]) -> Iterator[Row]:
 
 def _weight_error(record: Mapping[str, Any]) -> Iterator[Row]:
     """Relative RMSE of the dequantized weights, over all quantized modules and of the worst."""
-    errors = _mapping(record.get("weight_error"))
-    overall = _number(errors.get("overall"))
-    modules = {name: n for name, e in _mapping(errors.get("modules")).items() if (n := _number(e)) is not None}
+    errors = mapping(record.get("weight_error"))
+    overall = number(errors.get("overall"))
+    modules = module_errors(record)
     if overall is not None:
         over = f", over {count(len(modules))} modules" if modules else ""
         text = f"{overall:.4f} relative RMSE against the source weights{over}"
@@ -189,6 +137,19 @@ def _weight_error(record: Mapping[str, Any]) -> Iterator[Row]:
     if modules:
         worst = max(sorted(modules), key=lambda name: modules[name])
         yield Row("Largest in one module", Value(f"{modules[worst]:.4f}, {worst}", f"{RECORD}: weight_error"))
+
+
+def module_errors(record: Mapping[str, Any]) -> dict[str, float]:
+    """Relative RMSE by module as the engine measured it while writing; empty where it did not."""
+    errors = mapping(mapping(record.get("weight_error")).get("modules"))
+    return {name: n for name, value in errors.items() if (n := number(value)) is not None}
+
+
+def measured_errors(report: Mapping[str, Any] | None) -> dict[str, float]:
+    """Relative RMSE by module as the rules measured it against the source, on samples of blocks."""
+    measured = mapping((report or {}).get("measured"))
+    found = {name: number(mapping(numbers).get("rel_rmse")) for name, numbers in measured.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _remarks(findings: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
@@ -237,7 +198,7 @@ def perplexity(evaluation: Mapping[str, Any] | None) -> Perplexity | None:
 
 def _measured(evaluation: Mapping[str, Any], key: str) -> float | None:
     value = evaluation.get(key)
-    return _number(value.get("perplexity") if isinstance(value, Mapping) else value)
+    return number(value.get("perplexity") if isinstance(value, Mapping) else value)
 
 
 def _protocol(evaluation: Mapping[str, Any]) -> Iterator[Row]:
@@ -247,17 +208,9 @@ def _protocol(evaluation: Mapping[str, Any]) -> Iterator[Row]:
     device, dtype = evaluation.get("device"), evaluation.get("dtype")
     if isinstance(device, str) and isinstance(dtype, str) and device and dtype:
         yield Row("Computed", Value(f"in {dtype} on {device}", EVALUATION))
-    text = _mapping(evaluation.get("text"))
+    text = mapping(evaluation.get("text"))
     name, digest = text.get("name"), text.get("sha256")
     if isinstance(name, str) and name:
         yield Row("Text", Value(PurePath(name).name, f"{EVALUATION}: text"))
     if isinstance(digest, str) and digest:
         yield Row("Text digest", Value(f"sha256 {digest}", f"{EVALUATION}: text"))
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if type(value) in (int, float) and math.isfinite(value) and value >= 0 else None

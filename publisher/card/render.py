@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,16 @@ from markupsafe import Markup
 from publisher import jsonio
 from publisher.card import escape
 from publisher.card.context import CardContext
+from publisher.card.images import Picture
 from publisher.card.upstream import HUB_ID
-from publisher.card.value import Value, count
+from publisher.card.value import Row, Value, count
 from publisher.errors import PublisherError
 
-OWN = ("nvfp4", "mxfp4")  # formats with a template of their own; base.md.j2 serves the rest
+TEMPLATE = "card/base.md.j2"
 _WEB = re.compile(r"https?://[A-Za-z0-9.-]+(?::\d+)?(?:/[A-Za-z0-9._~/%#?=&+-]*)?")
 _MAIL = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
-_BLOCK = re.compile(r"^(`{3,})[^\n]*\n.*?^\1[ \t]*$", re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*\n.*?^ {0,3}\1[`~]*[ \t]*$", re.DOTALL | re.MULTILINE)
 _LEFT = re.compile(r"(?<!\\)\{[{%#]|[}%]\}|\[More Information Needed\]")
 _EMPTY = re.compile(r"^\|.*(?<!\\)\|[ \t]*\||^\|[ \t]*\|", re.MULTILINE)
 
@@ -39,8 +40,7 @@ def render(context: CardContext) -> str:
     Raises:
         PublisherError: the result would not be a card (a template's fault, not the caller's).
     """
-    name = f"card/{context.format if context.format in OWN else 'base'}.md.j2"
-    body = _environment().get_template(name).render(card=context)
+    body = _environment().get_template(TEMPLATE).render(card=context)
     card = front_matter(context.metadata) + "\n" + _spaced(str(body))
     problems = check_card(card, context)
     if problems:
@@ -106,6 +106,7 @@ def _environment() -> SandboxedEnvironment:
         keep_trailing_newline=True,
     )
     environment.filters.update(code=_code, fence=_fence, hub=_hub, contact=_contact, link=_link, count=count)
+    environment.filters.update(image=_image, prose=Markup, rows=_rows)  # prose is tamed where it is read into a section
     return environment
 
 
@@ -115,6 +116,8 @@ def _printed(value: Any) -> Any:
         return value
     if value is None or value == "":
         raise PublisherError("A template prints an empty field.", hint="Please report this.")
+    if isinstance(value, Value) and value.link:
+        return _link(value.text, value.link)
     if isinstance(value, Value):
         return Markup(escape.code(value.text) if value.code else escape.text(value.text))
     return Markup(escape.text(str(value)))
@@ -149,15 +152,25 @@ def _link(value: Any, target: Any) -> Markup:
     return Markup(f"[{escape.text(str(value))}](<{goal}>)" if fine else escape.text(str(value)))
 
 
+def _image(picture: Picture) -> Markup:
+    """A picture of the repository with its words; the alt text holds no sign of Markdown."""
+    return Markup(f"![{escape.text(picture.alt)}](<{picture.path}>)")
+
+
+def _rows(card: CardContext, names: Sequence[str]) -> list[Row]:
+    """The rows of several groups, one after another."""
+    return [row for name in names for row in card.rows[name]]
+
+
 def _spaced(text: str) -> str:
     """At most one empty line between blocks, fences left as they are; no spaces at line ends."""
     lines: list[str] = []
     fence = ""
     for line in text.split("\n"):
-        marks = re.match(r"`{3,}", line)
+        marks = re.match(r" {0,3}(`{3,}|~{3,})", line)
         if marks and not fence:
-            fence = marks.group(0)
-        elif fence and line.strip() == fence:
+            fence = marks.group(1)
+        elif fence and marks and marks.group(1).startswith(fence) and not line.strip().strip(fence[0]):
             fence = ""
         elif not fence:
             line = line.rstrip()

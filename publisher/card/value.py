@@ -13,11 +13,13 @@ class Value:
         text: ready to print, not yet escaped; where it holds names from a checkpoint they are a stranger's text.
         origin: the file and key it was computed from, such as `config.json: num_hidden_layers`.
         code: whether it is printed as code.
+        link: where it leads, a web address or a file of the repository; nowhere when empty.
     """
 
     text: str
     origin: str
     code: bool = False
+    link: str = ""
 
     def __str__(self) -> str:
         return self.text
@@ -29,6 +31,15 @@ class Row:
 
     label: str
     value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells under a heading; `more` counts the rows that are not printed."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    more: int = 0
 
 
 def count(number: int) -> str:

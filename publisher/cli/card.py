@@ -57,17 +57,33 @@ def command() -> None:
     click.option("--card", type=click.Path(path_type=Path), help="card.toml: what only a person can say."),
     click.option("--repo", metavar="ORG/NAME", help="The repository it will be published to."),
     click.option("--gate", type=click.Choice(["auto", "manual", "off"]), default="manual", show_default=True),
-    click.option("--write", is_flag=True, help="Write README.md into the folder instead of printing it."),
+    click.option(
+        "--order",
+        type=click.Choice(["default", "nvidia", "amd", "redhat"]),
+        help="Order and names of the sections; card.toml's, else our own.",
+    ),
+    click.option("--write", is_flag=True, help="Write README.md and its images into the folder instead of printing."),
     format_option,
 )
-def render_card(path: str, source: str, card: Path | None, repo: str | None, gate: str, write: bool, form: str) -> None:
+def render_card(
+    path: str,
+    source: str,
+    card: Path | None,
+    repo: str | None,
+    gate: str,
+    order: str | None,
+    write: bool,
+    form: str,
+) -> None:
     """Render the model card of the checkpoint at PATH, a folder or hf://org/name[@revision], and print it.
 
     The rules are run first, so that the card can say how they ended: on headers and scales of a folder, on the headers
     of a repository.
     """
     from publisher import jsonio, rules
+    from publisher.card import images
     from publisher.card.context import card_context
+    from publisher.card.facts import facts
     from publisher.card.person import read_person
     from publisher.card.render import render
     from publisher.checkpoint.open import open_checkpoint
@@ -82,24 +98,23 @@ def render_card(path: str, source: str, card: Path | None, repo: str | None, gat
     original, checkpoint = open_checkpoint(origin.files), open_checkpoint(place.files)
     evidence = Evidence(checkpoint=checkpoint, source=original, base_model=origin.repo)
     report = rules.run(evidence, level="scales" if place.folder else "headers", ignore=("LC",))
-    text = render(
-        card_context(
-            checkpoint=checkpoint,
-            original=original,
-            source=origin,
-            plan=None,
-            report=report.to_json(),
-            quantize=None,
-            evaluation=None,
-            person=read_person(card),
-            target=TargetSpec(repo=repo, gate=gate) if repo else None,
-        )
+    context = card_context(
+        checkpoint=checkpoint,
+        original=original,
+        source=origin,
+        report=report.to_json(),
+        person=read_person(card),
+        target=TargetSpec(repo=repo, gate=gate) if repo else None,
+        order=order,
     )
+    text = render(context)
     if write and place.folder is not None:
+        for name in images.write(place.folder, context.pictures):
+            output.say(f"wrote {Path(path) / name}")
         jsonio.write_atomic(place.folder / "README.md", text)
         output.say(f"wrote {Path(path) / 'README.md'}")
     elif output.form == "json":
-        output.data({"card": text, "publishable": report.publishable})
+        output.data({"card": text, "publishable": report.publishable, "facts": facts(context)})
     else:
         click.echo(text, nl=False)
 

@@ -57,13 +57,13 @@ def test_a_plan_tells_the_recipe_without_this_machines_folders(
 ) -> None:
     made = plan(tmp_path)
     context = make(nvfp4, inputs, plan=made, quantize={"versions": {"modelopt": "0.47.0"}})
-    rows = {row.label: row.value.text for row in context.recipe}
+    rows = {row.label: row.value.text for row in (*context.rows["method"], *context.rows["calibration"])}
     assert rows["Quantized by"] == "NVIDIA Model Optimizer (nvidia-modelopt) 0.47.0"
     assert rows["Calibration data"] == "chat.jsonl: up to 64 samples of at most 256 tokens, seed 7"
-    recorded = {"calibration": {"samples": 40, "tokens": 9001}}
-    rows = {row.label: row.value.text for row in make(nvfp4, inputs, plan=made, quantize=recorded).recipe}
-    assert rows["Calibration data"] == "chat.jsonl: 40 samples of at most 256 tokens, 9,001 tokens in all, seed 7"
     assert rows["Recipe digest"] == f"sha256 {made.recipe.digest}"
+    recorded = {"calibration": {"samples": 40, "tokens": 9001}}
+    rows = {row.label: row.value.text for row in make(nvfp4, inputs, plan=made, quantize=recorded).rows["calibration"]}
+    assert rows["Calibration data"] == "chat.jsonl: 40 samples of at most 256 tokens, 9,001 tokens in all, seed 7"
     told = yaml.safe_load(context.reproduce.recipe or "")
     assert told["source"] == "./source", "no commit is known, so no repository can be promised"
     assert told["calibration"]["data"] == "./chat.jsonl"
@@ -75,14 +75,14 @@ def test_a_plan_tells_the_recipe_without_this_machines_folders(
 def test_our_own_engine_is_named_although_the_file_says_modelopt(
     nvfp4: Path, inputs: dict[str, Any], tmp_path: Path
 ) -> None:
-    rows = {row.label: row.value.text for row in make(nvfp4, inputs, plan=plan(tmp_path, "native")).recipe}
+    rows = {row.label: row.value.text for row in make(nvfp4, inputs, plan=plan(tmp_path, "native")).rows["method"]}
     assert rows["Quantized by"].startswith("publisher, native engine")
     assert rows["Declared producer"].startswith("modelopt 0.47.0; loaders look for that name")
 
 
 def test_every_value_names_the_file_it_came_from(nvfp4: Path, inputs: dict[str, Any]) -> None:
     context = make(nvfp4, inputs)
-    values = [row.value for rows in (context.answers, context.glance, context.recipe) for row in rows]
+    values = [row.value for rows in context.rows.values() for row in rows]
     values += [cell for row in context.coverage.rows for cell in row]
     assert all(value.text and value.origin for value in values)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from publisher.card.record import perplexity, producer, recipe_rows, validation
+from publisher.card.record import measured_errors, method_rows, module_errors, perplexity, producer, validation
 from publisher.checkpoint.open import open_checkpoint
 
 
@@ -20,26 +20,21 @@ from publisher.checkpoint.open import open_checkpoint
     ],
 )
 def test_a_record_of_nothing_adds_no_row(record: dict[str, Any], source: Path) -> None:
-    assert recipe_rows(open_checkpoint(source), None, record) == ()
+    assert method_rows(open_checkpoint(source), None, record) == ()
     assert validation(None, record) is None
 
 
-def test_everything_recorded_is_said(nvfp4: Path) -> None:
-    record = {
-        "engine": "modelopt",
-        "versions": {"torch": "2.13.0", "modelopt": "0.47.0"},
-        "device": {"kind": "cuda:0", "name": "NVIDIA B200"},
-        "seconds": 3725.0,
-        "peak_memory": {"host": 5_000_000_000, "device": 150_000_000_000},
-    }
-    rows = {row.label: row.value.text for row in recipe_rows(open_checkpoint(nvfp4), None, record)}
-    assert rows == {
-        "Quantized by": "NVIDIA Model Optimizer (nvidia-modelopt) 0.47.0",
-        "Libraries": "modelopt 0.47.0, torch 2.13.0",
-        "Hardware": "NVIDIA B200",
-        "Time": "1 h 02 min",
-        "Peak": "5.0 GB (4.7 GiB) of host memory, 150.0 GB (139.7 GiB) of device memory",
-    }
+def test_the_engine_is_named_with_its_version(nvfp4: Path) -> None:
+    record = {"engine": "modelopt", "versions": {"torch": "2.13.0", "modelopt": "0.47.0"}}
+    rows = {row.label: row.value.text for row in method_rows(open_checkpoint(nvfp4), None, record)}
+    assert rows == {"Quantized by": "NVIDIA Model Optimizer (nvidia-modelopt) 0.47.0"}
+
+
+def test_errors_of_modules_come_from_the_engine_or_from_the_rules() -> None:
+    engine = {"weight_error": {"overall": 0.1, "modules": {"a": 0.1, "b": float("nan"), "c": "x", "d": 0}}}
+    assert module_errors(engine) == {"a": 0.1, "d": 0.0}
+    assert measured_errors({"measured": {"a": {"rel_rmse": 0.2}, "b": {}, "c": 1}}) == {"a": 0.2}
+    assert measured_errors(None) == {}
 
 
 def test_failed_rules_are_counted_once_and_waivers_are_published() -> None:

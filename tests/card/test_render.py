@@ -70,7 +70,7 @@ def test_numbers_are_those_of_the_headers(form: str, inputs: dict[str, Any], req
     assert glance["Compared with the source"].endswith(f"{8 * size / parameters:.2f} bits per parameter")
     assert glance["Layers × hidden size"] == "2 × 64"
     assert glance["Vocabulary"] == "96"
-    assert glance["Source weights"] == "BF16"
+    assert table(card(folder, inputs), "Recipe")["Source weights"] == "BF16"
 
 
 def test_nvfp4_card_says_how_it_is_stored(nvfp4: Path, inputs: dict[str, Any]) -> None:
@@ -162,7 +162,7 @@ HOSTILE = [
     "<script>alert(1)</script>",
     "a | b || c",
     "``` ` `` ```",
-    "{{ 7*7 }} {% raw %} {# x #}",
+    "{{ 1371*7 }} {% raw %} {# x #}",
     "---\nlicense: mit\n---\n",
     "[click](javascript:alert(1)) ![x](http://evil.example/x.png)",
     "<img src=x onerror=alert(1)> & &lt;b&gt; http://evil.example www.evil.example",
@@ -211,7 +211,7 @@ def test_foreign_text_comes_out_inert(text: str, nvfp4: Path, inputs: dict[str, 
     assert metadata["extra_gated_fields"] == {text: "text"}
     assert huggingface_hub.ModelCard(poisoned_card).data.to_dict()["quantized_by"] == text
     assert "\u202e" not in poisoned_card.split("\n---\n", 1)[1]
-    assert "49" not in poisoned_card.replace("4096", "")
+    assert "9597" not in poisoned_card
 
 
 def _with(folder: Path, inputs: Mapping[str, Any], text: str) -> dict[str, Any]:
