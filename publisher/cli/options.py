@@ -18,7 +18,19 @@ RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
 run_dir_option = click.option(
     "--run-dir", type=click.Path(path_type=Path), help="Where the run keeps its files  [default: .publisher/runs/…]"
 )
-device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda:N, or all GPUs.")
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    help="Processes that quantize (engine native)  [default: chosen by cores, memory and work; a GPU has one]",
+)
+on_nan_option = click.option(
+    "--on-nan",
+    type=click.Choice(["refuse", "keep"]),
+    default="refuse",
+    show_default=True,
+    help="Weights with NaN or infinities: refuse, or keep their layers unquantized (reads all weights first).",
+)
 ignore_option = click.option(
     "--ignore", "waivers", multiple=True, metavar="CODE=REASON", help="Waive a rule; the reason is published."
 )

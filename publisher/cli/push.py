@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from publisher.cli import parameters
-from publisher.cli.options import device_option, ignore_option, parse_waivers, recipe_order, run_dir_option
+from publisher.cli.options import (
+    device_option,
+    ignore_option,
+    on_nan_option,
+    parse_waivers,
+    recipe_order,
+    run_dir_option,
+    workers_option,
+)
 from publisher.cli.output import Display, Output, format_option
 from publisher.errors import PublisherError
 from publisher.units import format_bytes
@@ -33,6 +41,8 @@ from publisher.units import format_bytes
     click.option("--yes", is_flag=True, help="Do not ask before the repository becomes visible."),
     run_dir_option,
     device_option,
+    workers_option,
+    on_nan_option,
     ignore_option,
     format_option,
 )
@@ -80,7 +90,8 @@ def _order(recipe: Path | None, options: dict[str, Any]) -> Any:
     if recipe is not None:
         if source or options["card"]:
             raise click.UsageError("--source and --card belong to --checkpoint; a recipe names its own.")
-        return recipe_order(recipe, options["waivers"], options["device"])
+        more = {"workers": options["workers"], "on_nan": options["on_nan"]}
+        return recipe_order(recipe, options["waivers"], options["device"], **more)
     if not source:
         raise click.UsageError("--checkpoint needs --source: what the checkpoint was quantized from.")
     return Order(

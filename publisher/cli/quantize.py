@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 from publisher.cli import parameters
-from publisher.cli.options import RECIPE, device_option, recipe_order, run_dir_option
+from publisher.cli.options import RECIPE, device_option, on_nan_option, recipe_order, run_dir_option, workers_option
 from publisher.cli.output import Display, Output, format_option
 from publisher.units import format_bytes
 
 
 @click.command("quantize", epilog="Example: publisher quantize recipe.yaml --run-dir ./run --device cuda:0")
-@parameters(RECIPE, run_dir_option, device_option, format_option)
-def command(recipe: Path, run_dir: Path | None, device: str, form: str) -> None:
+@parameters(RECIPE, run_dir_option, device_option, workers_option, on_nan_option, format_option)
+def command(recipe: Path, run_dir: Path | None, device: str, workers: int | None, on_nan: str, form: str) -> None:
     """Quantize a source as RECIPE says; resumes a run that was stopped."""
     from publisher import pipeline
     from publisher.checkpoint.open import open_checkpoint
@@ -22,7 +22,8 @@ def command(recipe: Path, run_dir: Path | None, device: str, form: str) -> None:
 
     output = Output(form)
     with Display(output) as display:
-        prepared = pipeline.prepare(recipe_order(recipe, device=device), journal=Journal(None, display))
+        order = recipe_order(recipe, device=device, workers=workers, on_nan=on_nan)
+        prepared = pipeline.prepare(order, journal=Journal(None, display))
         directory = RunDirectory(run_dir or prepared.default_directory)
         pipeline.run(prepared, directory, display, until="quantize")
     checkpoint = open_checkpoint(directory.checkpoint)

@@ -76,7 +76,8 @@ def job_file(engine: str, plan: Plan, source_dir: Path, output: Path, staging: P
         "mode": recipe.mode,
         "activations": recipe.activations,
         "kv_cache": recipe.kv_cache,
-        "quantize": [decision.module for decision in plan.quantized],
+        "quantize": [decision.module for decision in plan.quantized if decision.format is None],
+        "fp8": [decision.module for decision in plan.quantized if decision.format == "fp8"],
         "groups": _groups(plan),
         "exclude": list(plan.exclude),
         "quantization_config": dict(plan.quantization_config),
@@ -126,9 +127,17 @@ def _groups(plan: Plan) -> dict[str, list[str]]:
 
 
 def write_job(
-    engine: Engine, path: Path, *, plan: Plan, source_dir: Path, output: Path, staging: Path, device: str = "auto"
+    engine: Engine,
+    path: Path,
+    *,
+    plan: Plan,
+    source_dir: Path,
+    output: Path,
+    staging: Path,
+    device: str = "auto",
+    **more: Any,
 ) -> None:
-    """Write a job file, checked against its schema.
+    """Write a job file, checked against its schema; `more` are further keys of it.
 
     Raises:
         EngineError: the engine's program cannot be started here.
@@ -139,7 +148,7 @@ def write_job(
         raise EngineError(
             f"The engine {engine.name} is not available: {problem}", hint="`publisher doctor` tells more."
         )
-    job = engine.job(plan, source_dir, output, staging, device)
+    job = {**engine.job(plan, source_dir, output, staging, device), **more}
     jsonio.require(job, "job", str(path))
     jsonio.write_atomic(path, jsonio.dump_json(job))
 

@@ -137,6 +137,7 @@ def run(path: Path, stop: StopSignal) -> None:
         seen = prepared.seen
         record["activation_statistics"] = _observed(seen, prepared.ranges) if seen and prepared.ranges.amax else None
         record["sparsity"] = sparsity.record(job, unreached)
+        record["not_finite"] = dict(sorted(job.not_finite.items()))
         record["calibration"] = dict(seen.metadata) if seen else None
         with disk_errors(job.staging, 0):
             jsonio.write_atomic(job.staging / "quantize.json", jsonio.dump_json(record))

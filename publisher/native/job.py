@@ -8,7 +8,7 @@ fused groups).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from publisher.formats.fp8 import BESIDE
 ENGINE = "native"
 # format: layout: modes
 ABILITIES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "nvfp4": {"modelopt": ("max", "mse"), "compressed-tensors": ("max",)},
+    "nvfp4": {"modelopt": ("max", "mse", "four-over-six"), "compressed-tensors": ("max", "mse")},
     "mxfp4": {"quark": ("even", "floor", "ceil", "ceil6"), "compressed-tensors": ("even",)},
 }
 ACTIVATIONS = {"nvfp4": ("none", "calibrated"), "mxfp4": ("dynamic", "none")}
@@ -62,6 +62,7 @@ class Job:
     device: str
     plan_digest: str
     workers: int | None = None
+    not_finite: Mapping[str, int] = field(default_factory=dict)
     activations: str = "none"
     sparsity: JobSparsity | None = None
     fp8: tuple[str, ...] = ()
@@ -105,6 +106,7 @@ def read_job(path: Path) -> Job:
         shard_size=raw["shard_size"],
         device=raw["device"],
         workers=raw.get("workers"),
+        not_finite=raw.get("not_finite") or {},
         plan_digest=raw["plan_digest"],
         activations=raw["activations"],
         sparsity=_sparsity(raw.get("sparsity")),

@@ -31,7 +31,9 @@ class Order:
         target: repository, gate and visibility; None when nothing is published.
         to: `hf`, or `folder:DIR`.
         waivers: rule code to the reason it is waived for.
-        device: auto, cpu or cuda:N.
+        device: auto, cpu, cuda:N or all.
+        workers: processes that quantize; None lets the engine choose.
+        on_nan: refuse or keep weights that hold NaN or infinities.
         level: headers, scales or full.
     """
 
@@ -43,6 +45,8 @@ class Order:
     to: str = "hf"
     waivers: Mapping[str, str] = field(default_factory=dict)
     device: str = "auto"
+    workers: int | None = None
+    on_nan: str = "refuse"
     level: str = "full"
 
     @property

@@ -9,15 +9,17 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from publisher import jsonio, licence
 from publisher import manifest as manifests
-from publisher.card import context, person, render
+from publisher.card import context, images, person, render
+from publisher.card.facts import facts
 from publisher.checkpoint import source as sources
-from publisher.checkpoint.open import Checkpoint, open_checkpoint
+from publisher.checkpoint.files import LocalFiles
+from publisher.checkpoint.open import DOCUMENTS, Checkpoint, open_checkpoint
 from publisher.custody import Custody
 from publisher.engines import ENGINES
 from publisher.engines.base import write_job
@@ -25,14 +27,16 @@ from publisher.engines.run import run_job
 from publisher.errors import HubError, PublisherError
 from publisher.evals import hub as scores
 from publisher.findings import Report
-from publisher.hub.push import PushRecord, push
+from publisher.hub.push import push
+from publisher.hub.record import PushRecord
 from publisher.hub.target import Publication, Target
 from publisher.journal import Journal, RunDirectory
 from publisher.pipeline.adopt import adopt, require_apart
-from publisher.pipeline.documents import document, outcome, timeless
+from publisher.pipeline.documents import document, fingerprint, outcome, timeless
+from publisher.pipeline.finite import keep_what_is_not_finite
 from publisher.pipeline.judgement import judge, require_publishable
 from publisher.pipeline.order import Prepared, licence_advice, require_plan, require_words
-from publisher.pipeline.origin import made_from, provenance
+from publisher.pipeline.origin import FACTS, made_from, provenance
 from publisher.pipeline.places import ordered
 from publisher.pipeline.progress import Told
 from publisher.plan import preflight
@@ -57,6 +61,8 @@ class Run:
     directory: RunDirectory
     journal: Journal
     _folder: Path | None = None
+    _not_finite: dict[str, int] = field(default_factory=dict)
+    _opened: tuple[str, Checkpoint] | None = None
 
     # --- stages ------------------------------------------------------------------------------------------------
 
@@ -69,6 +75,11 @@ class Run:
         require_words(self.prepared)
         if plan is None:
             return
+        if self.prepared.order.on_nan == "keep":
+            self.prepared, self._not_finite = keep_what_is_not_finite(
+                self.prepared, plan, self.directory, self.folder, self.journal
+            )
+            plan = self.prepared.plan or plan
         self._write(self.directory.recipe, recipe_to_yaml(plan.recipe))
         self._write(self.directory.plan, jsonio.dump_json(plan.to_json()))
         for warning in plan.warnings:
@@ -97,7 +108,7 @@ class Run:
     def validate(self) -> Report:
         """Run the checkpoint rules; the card prints their outcome."""
         self.journal.emit("validate", "start", message="checking the checkpoint against the rules")
-        checkpoint = open_checkpoint(self.directory.checkpoint)
+        checkpoint = self.finished()
         report = judge(
             self.prepared,
             self.journal,
@@ -144,6 +155,8 @@ class Run:
         found = self.card_context()
         self._write(checkpoint / "README.md", render.render(found))
         scores.write(checkpoint, found.benchmarks.files if found.benchmarks else {})
+        images.write(checkpoint, found.pictures)
+        self._write(self.directory.path / FACTS, jsonio.dump_json({"facts": facts(found)}))
         self.journal.emit("card", "done", message=str(checkpoint / "README.md"))
 
     def manifest(self) -> None:
@@ -151,7 +164,8 @@ class Run:
         checkpoint = self.directory.checkpoint
         (checkpoint / manifests.NAME).unlink(missing_ok=True)
         jsonio.sweep(checkpoint)
-        later = ["README.md", *scores.written(checkpoint), *licence.published_paths(self.prepared.source.files)]
+        later = ["README.md", *scores.written(checkpoint), *images.written(checkpoint)]
+        later += licence.published_paths(self.prepared.source.files)
         self.custody.require_nothing_added(later)
         self.journal.emit("manifest", "start", message="taking the digest of every file")
         progress = Told(self.journal, "manifest", "bytes")
@@ -162,7 +176,7 @@ class Run:
         self.custody.require_same(built)
         self.custody.remember(built)
         self._write(checkpoint / manifests.NAME, built.encoded().decode())
-        finished = open_checkpoint(checkpoint)
+        finished = self.finished()
         report = judge(
             self.prepared,
             self.journal,
@@ -221,6 +235,19 @@ class Run:
             self._folder = sources.fetch(source, progress=Told(self.journal, "quantize", "bytes"))
         return self._folder
 
+    def finished(self) -> Checkpoint:
+        """The checkpoint with the files that lie beside it now; headers are read once, while nothing changes them.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        files = LocalFiles(self.directory.checkpoint)
+        parsed = [name for name in files.sizes if name.endswith((".safetensors", *DOCUMENTS))]
+        state = fingerprint(files, parsed)
+        if self._opened is None or self._opened[0] != state:
+            self._opened = (state, open_checkpoint(self.directory.checkpoint))
+        return replace(self._opened[1], files=files)
+
     def target(self) -> Target:
         """Where to publish.
 
@@ -243,7 +270,7 @@ class Run:
         """Everything the card prints, computed from files."""
         order = self.prepared.order
         return context.card_context(
-            checkpoint=open_checkpoint(self.directory.checkpoint),
+            checkpoint=self.finished(),
             original=self.prepared.original,
             source=self.prepared.source,
             plan=self.prepared.plan,
@@ -285,6 +312,8 @@ class Run:
             output=self.directory.checkpoint.absolute(),
             staging=self.directory.staging.absolute(),
             device=self.prepared.order.device,
+            workers=self.prepared.order.workers,
+            not_finite=self._not_finite,
         )
         run_job(engine.command(self.directory.job), self.journal, stage="quantize")
         self.journal.emit("quantize", "done", message=str(self.directory.checkpoint))
