@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import codecs
 import functools
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -120,9 +121,9 @@ def _secret(value: str, shortest: int) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def spellings(value: str) -> tuple[str, ...]:
-    """The forms in which a secret can lie in a text: as it is, percent-encoded, and in base64 at any offset."""
-    raw = value.encode()
-    forms = {value, quote(value, safe="")}
+    """The forms in which a secret can lie in a text: as it is, in JSON, percent-encoded, in base64 at any offset."""
+    raw = value.encode("utf-8", "surrogateescape")
+    forms = {value, json.dumps(value)[1:-1], quote(raw, safe="")}
     for offset in range(3):
         encoded = base64.b64encode(bytes(offset) + raw).decode()
         inner = encoded[(0, 2, 3)[offset] : len(encoded) - (0, 3, 2)[(offset + len(raw)) % 3]]
@@ -132,7 +133,7 @@ def spellings(value: str) -> tuple[str, ...]:
 
 def _own(variables: Mapping[str, str] | None) -> list[tuple[str, bytes]]:
     return [
-        (f"value of this environment's {name}", form.encode())
+        (f"value of this environment's {name}", form.encode("utf-8", "surrogateescape"))
         for name, value in environment(variables).items()
         for form in spellings(value)
     ]

@@ -146,7 +146,7 @@ def test_a_place_is_told_and_the_secret_is_not() -> None:
 
 def test_a_long_file_takes_no_memory_and_its_end_is_looked_at() -> None:
     def pieces() -> Iterator[bytes]:
-        for _ in range(64):
+        for _ in range(24):
             yield b"just words\n" * 95_325
         yield HF.encode()
 
@@ -154,18 +154,18 @@ def test_a_long_file_takes_no_memory_and_its_end_is_looked_at() -> None:
     leaks = find(pieces(), NOTHING)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert [(leak.kind, leak.line, leak.column) for leak in leaks] == [("Hugging Face token", 64 * 95_325 + 1, 1)]
+    assert [(leak.kind, leak.line, leak.column) for leak in leaks] == [("Hugging Face token", 24 * 95_325 + 1, 1)]
     assert peak < 8 << 20
 
 
 def test_a_file_of_secrets_gives_a_bounded_list() -> None:
-    lines = b"\n".join(b"ghp_%06d" % n + random_text(36).encode() for n in range(10_000))
+    lines = b"\n".join(b"ghp_%06d" % n + random_text(36).encode() for n in range(2_000))
     assert len(find([lines], NOTHING)) == secrets.MAX_LEAKS
 
 
 # --- this environment's own ------------------------------------------------------------------------------------------
 
-SHAPELESS = "canary+of/no.known=shape"
+SHAPELESS = 'canary+of/no."known"=shäpe'
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "MY_API_KEY", "DB_PASSWORD", "CLIENT_SECRET", "aws_secret_access_key"])
@@ -175,6 +175,7 @@ def test_values_of_secret_variables_are_found_in_any_form(name: str) -> None:
         for form in (
             before + SHAPELESS,
             before + quote(SHAPELESS, safe=""),
+            json.dumps(before + SHAPELESS),
             base64.b64encode((before + SHAPELESS + "tail").encode()).decode(),
             base64.urlsafe_b64encode((before + SHAPELESS).encode()).decode(),
         ):

@@ -15,6 +15,7 @@ from publisher.journal import Event, Journal, RunDirectory
 from publisher.pipeline.documents import document
 from publisher.pipeline.order import Prepared
 from publisher.pipeline.stages import Run
+from publisher.secrets import mask
 
 STAGES = ("plan", "quantize", "validate", "evaluate", "card", "manifest", "push")
 
@@ -90,4 +91,6 @@ def _save(directory: RunDirectory, state: dict[str, Any], **changes: Any) -> Non
     state.update(changes)
     if state["status"] != "running":
         state["ended"] = time.time()
-    jsonio.write_atomic(directory.state, jsonio.dump_json(state))
+    told = {name: mask(value) if isinstance(value, str) else value for name, value in state.items()}
+    told["command"] = [mask(word) for word in state["command"]]
+    jsonio.write_atomic(directory.state, jsonio.dump_json(told))
