@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,16 @@ def digest_of(path: Path) -> str | None:
         return None
 
 
-def fingerprint(files: Any) -> str:
-    """Digest of names, sizes and times of change: enough to see that a folder is another one than before."""
+def fingerprint(files: Any, names: Iterable[str] | None = None) -> str:
+    """Digest of names, sizes and times of change: enough to see that a folder is another one than before.
+
+    Args:
+        files: the folder's.
+        names: those that count; None for all.
+    """
     rows = []
-    for name, size in files.sizes.items():
+    for name in files.sizes if names is None else names:
+        size = files.sizes[name]
         path = files.local(name)
         rows.append([name, size, path.stat().st_mtime_ns if path else 0])
     return jsonio.digest(rows)

@@ -9,6 +9,8 @@ from publisher.journal import RunDirectory
 from publisher.pipeline.documents import digest_of, document, fingerprint
 from publisher.pipeline.order import Prepared
 
+FACTS = "facts.json"  # of the run directory: the card's values with their origins
+
 
 def made_from(prepared: Prepared) -> str:
     """Digest of what the checkpoint is made from: the plan and the source's files."""
@@ -40,4 +42,5 @@ def provenance(prepared: Prepared, directory: RunDirectory) -> manifests.Provena
         report_digest=report,
         waivers=dict(prepared.order.waivers),
         gate=prepared.order.target.gate if prepared.order.target else None,
+        facts=tuple((document(directory.path / FACTS) or {}).get("facts", ())),
     )

@@ -11,7 +11,7 @@ import pytest
 from publisher import pipeline
 from publisher.errors import CheckpointError
 from publisher.journal import RunDirectory
-from publisher.pipeline import Order
+from publisher.pipeline import Order, stages
 from publisher.plan.recipe import load_recipe
 from tests.builders.tiny import llama
 from tests.cli.conftest import Workspace
@@ -36,6 +36,16 @@ def test_another_source_under_the_same_name_is_quantized_again(workspace: Worksp
     changed.write(workspace.source)
     assert "skip" not in kinds(run(workspace, recipe), "quantize")
     assert next(workspace.checkpoint.glob("*.safetensors")).read_bytes() != before
+
+
+def test_headers_are_read_once_for_rules_card_and_manifest(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    real = stages.open_checkpoint
+    monkeypatch.setattr(stages, "open_checkpoint", lambda place: (opened.append(place), real(place))[1])
+    run(workspace, workspace.recipe())
+    assert opened == [workspace.checkpoint]
 
 
 def test_another_target_or_card_is_no_reason_to_quantize_again(workspace: Workspace) -> None:
