@@ -13,11 +13,13 @@ it.
 | `floats` | BF16, F16, F32 bytes as float32, and float32 rounded to BF16 |
 | `nvfp4` | quantize and dequantize NVFP4, per producer |
 | `mxfp4` | quantize and dequantize MXFP4, per producer |
+| `sweep`, `fouroversix` | NVFP4's searches for better block scales |
+| `sparse` | paired 4:8: which weights are pruned, and how what is left is stored |
 """
 
 from __future__ import annotations
 
-from publisher.formats import blocks, e2m1, e4m3, e8m0, floats, mxfp4, nvfp4, spec
+from publisher.formats import blocks, e2m1, e4m3, e8m0, floats, fouroversix, mxfp4, nvfp4, sparse, spec
 from publisher.formats.blocks import TensorError, amax, block_amax, fused_amax
 from publisher.formats.mxfp4 import MxFp4Tensor
 from publisher.formats.nvfp4 import NvFp4Tensor
@@ -39,8 +41,10 @@ __all__ = [
     "e4m3",
     "e8m0",
     "floats",
+    "fouroversix",
     "fused_amax",
     "mxfp4",
     "nvfp4",
+    "sparse",
     "spec",
 ]

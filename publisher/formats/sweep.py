@@ -50,12 +50,18 @@ def block_scale_codes(rows: Float32Array, largest: float | np.float32) -> UInt8A
     return codes
 
 
-def quantize(weights: Float32Array, *, global_amax: float | np.float32 | None = None) -> nvfp4.NvFp4Tensor:
-    """Quantize a matrix, each block under its best scale, with the policy `native`.
+def quantize(
+    weights: Float32Array,
+    *,
+    global_amax: float | np.float32 | None = None,
+    policy: nvfp4.Policy = nvfp4.NATIVE,
+) -> nvfp4.NvFp4Tensor:
+    """Quantize a matrix, each block under its best scale.
 
     Args:
         weights: float32 (out, in), finite, `in` divisible by 16.
         global_amax: largest magnitude of the fused group the matrix belongs to; its own by default.
+        policy: whose global scale and elements; the search is the same.
 
     Raises:
         TensorError: wrong type or shape, NaN or infinite weights.
@@ -64,10 +70,10 @@ def quantize(weights: Float32Array, *, global_amax: float | np.float32 | None = 
     own = amax(weights)
     require_finite(weights, own)
     largest = own if global_amax is None else np.float32(global_amax)
-    scale = nvfp4.global_scale(largest)
+    scale = nvfp4.global_scale(largest, policy)
     payload = np.empty(nvfp4.SPEC.payload_shape(*weights.shape), np.uint8)
     block_scales = np.empty(nvfp4.SPEC.scale_shape(*weights.shape), np.uint8)
     for run in row_runs(*weights.shape):
         block_scales[run] = block_scale_codes(weights[run], largest)
-        payload[run] = nvfp4.encode_elements(weights[run], block_scales[run], scale)
-    return nvfp4.NvFp4Tensor(payload=payload, block_scales=block_scales, global_scale=scale)
+        payload[run] = nvfp4.encode_elements(weights[run], block_scales[run], scale, policy.direction)
+    return nvfp4.NvFp4Tensor(payload=payload, block_scales=block_scales, global_scale=scale, direction=policy.direction)

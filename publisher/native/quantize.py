@@ -205,9 +205,12 @@ class Quantizer:
         if job.format != "nvfp4":
             payload, scales = kernels.quantize_mxfp4(weight, amax, job.mode, meter, producer=job.producer)
             return {"block_scale": scales, "payload": payload}
+        if job.mode == "four-over-six":
+            payload, scales, scale_2 = kernels.quantize_nvfp4_four_over_six(weight, amax, largest, meter)
+            return {"global_scale": scale_2, "block_scale": scales, "payload": payload}
         scale_2 = kernels.global_scale(largest, job.producer)
         if job.mode == "mse":
-            payload, scales = kernels.quantize_nvfp4_mse(weight, amax, largest, scale_2, meter)
+            payload, scales = kernels.quantize_nvfp4_mse(weight, amax, largest, scale_2, meter, producer=job.producer)
         else:
             payload, scales = kernels.quantize_nvfp4(weight, amax, scale_2, meter, producer=job.producer)
         return {"global_scale": scale_2, "block_scale": scales, "payload": payload}

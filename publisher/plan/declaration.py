@@ -235,6 +235,8 @@ def _compressed_block(recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any]:
     inputs: dict[str, Any] | None = None
     if recipe.activations != "none":
         inputs = {**weights, **(_LOCAL if two_level else _DYNAMIC)}
+    if recipe.mode == "mse":
+        weights["observer"] = "mse"  # llm-compressor's word; without one its block maxima are meant
     group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs, "output_activations": None}
     return {
         "quant_method": "compressed-tensors",

@@ -73,7 +73,7 @@ class Recipe:
         format: nvfp4 or mxfp4.
         layout: modelopt, quark or compressed-tensors.
         engine: native or modelopt.
-        mode: max (nvfp4); even, floor, ceil or ceil6 (mxfp4).
+        mode: max, mse or four-over-six (nvfp4); even, floor or ceil (mxfp4).
         activations: calibrated, dynamic or none.
         kv_cache: fp8, fp8-cast or none.
         quantize: globs over the source's module names.

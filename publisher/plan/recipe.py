@@ -19,8 +19,8 @@ from publisher.plan.model import Calibration, Evaluation, Recipe, Sparsity, Targ
 MAX_RECIPE = 4 << 20
 HUB_SOURCE = re.compile(r"hf://[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[A-Za-z0-9][\w./-]{0,199})?")
 ENGINES = ("vllm", "sglang")
-MODES = {"nvfp4": ("max", "mse"), "mxfp4": ("even", "floor", "ceil")}
-COMPRESSED_MODES = {"nvfp4": ("max",), "mxfp4": ("even",)}  # what compressed-tensors computes, and has no word for
+MODES = {"nvfp4": ("max", "mse", "four-over-six"), "mxfp4": ("even", "floor", "ceil")}
+COMPRESSED_MODES = {"nvfp4": ("max", "mse"), "mxfp4": ("even",)}  # what compressed-tensors computes or has a word for
 DEFAULT_LAYOUT = {"nvfp4": "modelopt", "mxfp4": "quark"}
 _UNITS = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3, "ki": 1024, "Mi": 1024**2, "Gi": 1024**3}
 
@@ -156,9 +156,7 @@ def _layout(recipe: Recipe) -> Iterator[str]:
         yield f"`layout`: no serving engine loads {recipe.format} in {recipe.layout} layout; use quark"
     elif pair == ("nvfp4", "quark"):
         yield "`layout`: NVFP4 in quark layout is not available in this version; use modelopt"
-    if recipe.mode == "four-over-six" and recipe.format == "nvfp4":
-        yield "`mode`: four-over-six is not available in this version; use max or mse"
-    elif recipe.mode == "ceil6" and recipe.layout == "quark":
+    if recipe.mode == "ceil6" and recipe.layout == "quark":
         yield "`mode`: quark layout has no name for ceil6 in its configuration; use even, floor or ceil"
     elif recipe.mode not in MODES[recipe.format] and recipe.mode != "ceil6":
         yield f"`mode`: {recipe.mode} has no meaning for {recipe.format}; use {' or '.join(modes[recipe.format])}"
@@ -169,8 +167,8 @@ def _layout(recipe: Recipe) -> Iterator[str]:
 def _engine(recipe: Recipe) -> Iterator[str]:
     if recipe.engine in ("quark", "llm-compressor"):
         yield f"`engine`: {recipe.engine} is not available in this version; use native or modelopt"
-    if recipe.engine == "modelopt" and recipe.mode == "mse":
-        yield "`mode`: mse is computed by engine native in this version; use it, or max"
+    if recipe.engine == "modelopt" and recipe.mode in ("mse", "four-over-six"):
+        yield f"`mode`: {recipe.mode} is computed by engine native in this version; use it, or max"
     if recipe.engine == "modelopt" and recipe.format == "mxfp4":
         yield "`engine`: what modelopt exports as MXFP4 no serving engine loads; use native"
     elif recipe.engine == "modelopt" and recipe.layout != "modelopt":

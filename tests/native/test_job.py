@@ -34,7 +34,8 @@ def test_compressed_tensors_is_written_in_its_own_arithmetic(job: Write, tmp_pat
     ("changes", "words"),
     [
         ({"engine": "modelopt"}, ["modelopt", "native"]),
-        ({"mode": "four-over-six"}, ["four-over-six", "max, mse"]),
+        ({"mode": "even"}, ["even", "max, mse, four-over-six"]),
+        ({"layout": "compressed-tensors", "mode": "four-over-six"}, ["four-over-six", "max, mse"]),
         ({"format": "mxfp4", "layout": "modelopt"}, ["layout 'modelopt'", "quark"]),
         ({"format": "mxfp4", "layout": "compressed-tensors", "mode": "ceil"}, ["mode 'ceil'", "even"]),
         ({"activations": "calibrated"}, ["calibrated", "statistics"]),
@@ -49,7 +50,7 @@ def test_compressed_tensors_is_written_in_its_own_arithmetic(job: Write, tmp_pat
         ({"shard_size": 0}, ["shard_size"]),
         ({"device": "tpu"}, ["device"]),
         ({"surprise": 1}, ["surprise"]),
-        ({"layout": "compressed-tensors", "mode": "mse", "kv_cache": "fp8"}, ["mse", "kv_cache"]),
+        ({"layout": "compressed-tensors", "mode": "even", "kv_cache": "fp8"}, ["even", "kv_cache"]),
     ],
 )
 def test_what_this_engine_cannot_do_is_named(

@@ -8,6 +8,7 @@ from publisher.native.kernels.quantizers import (
     largest,
     quantize_mxfp4,
     quantize_nvfp4,
+    quantize_nvfp4_four_over_six,
     quantize_nvfp4_mse,
 )
 from publisher.native.kernels.sparse import prune
@@ -26,6 +27,7 @@ __all__ = [
     "prune",
     "quantize_mxfp4",
     "quantize_nvfp4",
+    "quantize_nvfp4_four_over_six",
     "quantize_nvfp4_mse",
     "thread_by_chunk",
 ]

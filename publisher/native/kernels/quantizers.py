@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from publisher import formats
 from publisher.formats import e8m0, nvfp4, sweep
-from publisher.native.kernels import portable, thresholds
+from publisher.native.kernels import fouroversix, portable, thresholds
 from publisher.native.kernels.portable import BITS, MXFP4_BLOCK, NVFP4_BLOCK, ErrorMeter
 from publisher.native.threads import at_once, row_chunks
 
@@ -117,7 +118,13 @@ def quantize_nvfp4(
 
 
 def quantize_nvfp4_mse(
-    weight: Tensor, amax: Tensor, largest: Tensor, scale_2: Tensor, meter: ErrorMeter | None = None
+    weight: Tensor,
+    amax: Tensor,
+    largest: Tensor,
+    scale_2: Tensor,
+    meter: ErrorMeter | None = None,
+    *,
+    producer: str = "native",
 ) -> tuple[Tensor, Tensor]:
     """Quantize to NVFP4, each block under the scale of its smallest squared error (see `publisher.formats.sweep`).
 
@@ -125,8 +132,9 @@ def quantize_nvfp4_mse(
         weight: (rows, columns) BF16, F16 or F32, finite; columns is a multiple of 16.
         amax: `block_amax(weight, 16)`.
         largest: fp32 scalar, the largest magnitude of the fused group.
-        scale_2: `global_scale(largest)`.
+        scale_2: `global_scale(largest, producer)`.
         meter: counts the error made.
+        producer: whose elements and global scale: native or compressed-tensors.
 
     Returns:
         payload U8 (rows, columns / 2) and block scales E4M3 (rows, columns / 16).
@@ -134,11 +142,11 @@ def quantize_nvfp4_mse(
     kernels = _kernels(weight, work=len(sweep.CODES))
     if kernels is None:
         scales = portable.best_scales(weight, float(largest))
-        return portable.encode_nvfp4(weight, scales, scale_2, meter), scales
+        return portable.encode_nvfp4(weight, scales, scale_2, meter, producer), scales
     from publisher.native.kernels import search
 
     candidates = search.candidates(float(largest))
-    rules = thresholds.nvfp4_rules(float(scale_2), _KINDS[weight.dtype])
+    rules = thresholds.nvfp4_rules(float(scale_2), _KINDS[weight.dtype], producer)
     heights = amax.float().numpy()
 
     def improve(rows: slice, bits: Any, coded: Any) -> None:
@@ -146,6 +154,35 @@ def quantize_nvfp4_mse(
 
     payload, codes = _quantize(kernels, weight, amax, NVFP4_BLOCK, *rules, meter, improve)
     return payload, codes.view(torch.float8_e4m3fn)
+
+
+def quantize_nvfp4_four_over_six(
+    weight: Tensor, amax: Tensor, largest: Tensor, meter: ErrorMeter | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Quantize to NVFP4, each block's largest weight to 6 or to 4 (see `publisher.formats.fouroversix`).
+
+    Args:
+        weight: (rows, columns) BF16, F16 or F32, finite; columns is a multiple of 16.
+        amax: `block_amax(weight, 16)`.
+        largest: fp32 scalar, the largest magnitude of the fused group.
+        meter: counts the error made.
+
+    Returns:
+        payload U8 (rows, columns / 2), block scales E4M3 (rows, columns / 16) and the global scale F32.
+    """
+    scale_2 = torch.tensor(float(formats.fouroversix.global_scale(float(largest))), dtype=torch.float32)
+    kernels = _kernels(weight, work=2)
+    if kernels is None:
+        scales = fouroversix.by_torch(weight, amax, float(largest))
+        return portable.encode_nvfp4(weight, scales, scale_2, meter), scales, scale_2
+    peaks = _bits(amax)
+
+    def improve(rows: slice, bits: Any, coded: Any) -> None:
+        fouroversix.choose(bits, peaks[rows], float(largest), coded)
+
+    rules = thresholds.nvfp4_rules(float(scale_2), _KINDS[weight.dtype])
+    payload, codes = _quantize(kernels, weight, amax, NVFP4_BLOCK, *rules, meter, improve)
+    return payload, codes.view(torch.float8_e4m3fn), scale_2
 
 
 def quantize_mxfp4(
