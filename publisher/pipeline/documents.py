@@ -21,9 +21,9 @@ def document(path: Path) -> dict[str, Any] | None:
 
 
 def timeless(report: Mapping[str, Any]) -> Any:
-    """A report without how long it took, so that two that found the same are equal."""
-    summary = report.get("summary")
-    return {**report, "summary": {**summary, "seconds": 0} if isinstance(summary, Mapping) else None}
+    """A report without how long it took and how much it read, so that two that found the same are equal."""
+    summary, effort = report.get("summary"), {"seconds": 0, "bytes_read": 0}
+    return {**report, "summary": {**summary, **effort} if isinstance(summary, Mapping) else None}
 
 
 def digest_of(path: Path) -> str | None:

@@ -19,7 +19,9 @@ def test_a_damaged_document_counts_as_none(tmp_path: Path, text: str) -> None:
 
 
 def test_how_long_it_took_is_no_difference() -> None:
-    assert timeless({"a": 1, "summary": {"seconds": 3}}) == timeless({"a": 1, "summary": {"seconds": 5}})
+    quick, slow = {"seconds": 3, "bytes_read": 7}, {"seconds": 5, "bytes_read": 9}
+    assert timeless({"a": 1, "summary": quick}) == timeless({"a": 1, "summary": slow})
+    assert timeless({"a": 1, "summary": {**quick, "errors": 1}}) != timeless({"a": 1, "summary": slow})
     assert timeless({"a": 1, "summary": {"seconds": 3}}) != timeless({"a": 2, "summary": {"seconds": 3}})
 
 
