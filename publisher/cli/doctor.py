@@ -12,7 +12,7 @@ from publisher.cli.output import Output, format_option
 def command(form: str) -> None:
     """Say what this machine can quantize and serve with, and what is missing."""
     from publisher import doctor
-    from publisher.hub.huggingface import token_state
+    from publisher.hub.client import token_state
 
     output = Output(form)
     checks = doctor.examine(token_state=token_state)

@@ -3,12 +3,15 @@
 It keeps the promises of a Hub repository on a disk: files appear under their names complete or not at all, the
 settings are one file replaced at once, and `log.jsonl` says what changed when, with the settings in force at that
 moment. Files are copied, never linked, because a link would change with its source after the push proved it. A digest
-is always that of the bytes on the disk; it is taken once per state of a file (inode, size, times).
+is always that of the bytes on the disk; it is taken once per state of a file (inode, size, time of change). A public
+repository changes in a second tree beside the first, `draft/`, which takes its place in one step. A folder knows no
+commits: one push at a time holds its lock, which ends with the process that holds it, however that ends.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -22,10 +25,26 @@ from typing import Any
 
 from publisher import jsonio
 from publisher.errors import AccessError, CheckpointError, HubError, PublisherError
-from publisher.hub.target import GATES, MAX_DOCUMENT, Publication, Settings, StoredFile, Uploaded, repo_problem
+from publisher.hub.exchange import exchange
+from publisher.hub.target import (
+    GATES,
+    MAIN,
+    MAX_DOCUMENT,
+    Commit,
+    Draft,
+    MovedError,
+    Publication,
+    Settings,
+    StoredFile,
+    Uploaded,
+    repo_problem,
+)
 from publisher.manifest import BLOCK, hash_file, name_problem
 
 STAGING = ".incoming"
+DRAFT = "draft"
+KEY = ".publisher-draft"  # in a draft: which files it is for; never part of a tree that is published
+RETIRED = ".retired"  # a tree that was replaced and is being removed
 
 
 class FolderTarget:
@@ -41,12 +60,14 @@ class FolderTarget:
     """
 
     kind = "folder"
+    keeps_revisions = False
 
     def __init__(self, root: Path, repo: str, *, clock: Callable[[], float] = time.time) -> None:
         problem = repo_problem(repo)
         if problem is not None:
             raise problem
         self.repo = repo
+        self.revision = MAIN
         self.base = root.absolute() / repo
         self.files = self.base / "tree"
         self._clock = clock
@@ -56,6 +77,52 @@ class FolderTarget:
     def url(self) -> str:
         """The `file://` address of the files."""
         return self.files.as_uri()
+
+    @property
+    def passes(self) -> int:
+        """A file is copied while it is read."""
+        return 1
+
+    def at(self, revision: str) -> FolderTarget:
+        """The published tree, or the draft of the next one.
+
+        Raises:
+            PublisherError: a folder has no other revisions.
+        """
+        if revision not in (MAIN, DRAFT):
+            raise PublisherError(f"{self.base} keeps no revisions, so there is no {revision!r}.")
+        other = FolderTarget(self.base.parent.parent, self.repo, clock=self._clock)
+        other.revision, other._digests = revision, self._digests
+        other.files = self.base / ("tree" if revision == MAIN else DRAFT)
+        return other
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold the repository's lock, `.<name>.lock` beside it.
+
+        Raises:
+            HubError: another push holds it.
+        """
+        path = self.base.parent / f".{self.base.name}.lock"
+        with _disk(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise HubError(
+                    f"Another push is writing to {self.base}; this one changed nothing.",
+                    hint="Wait until it has ended, then run the same command again.",
+                ) from None
+            self._sweep()
+            yield
+        finally:
+            os.close(descriptor)
+
+    def private_room(self) -> int | None:
+        """A disk makes no difference between private and public."""
+        return None
 
     def require_access(self) -> None:
         """Refuse a foreign folder under that name."""
@@ -101,6 +168,7 @@ class FolderTarget:
             return {
                 path.relative_to(self.files).as_posix(): StoredFile(size=path.lstat().st_size)
                 for path in _files(self.files)
+                if path != self.files / KEY
             }
 
     def read_digests(self, paths: Iterable[str]) -> dict[str, str]:
@@ -113,8 +181,17 @@ class FolderTarget:
             raise HubError(f"{self._path(path)} is a link.", hint="Run the push again; it replaces it by a file.")
         return jsonio.read_bytes(self._path(path), MAX_DOCUMENT)
 
-    def upload(self, files: Mapping[str, Path], *, message: str, progress: Uploaded) -> None:
-        """Copy files; each one is staged, flushed to the disk and renamed."""
+    def commit(
+        self,
+        files: Mapping[str, Path],
+        remove: Iterable[str] = (),
+        *,
+        message: str,
+        mark: str,
+        parent: str | None,
+        progress: Uploaded,
+    ) -> None:
+        """Copy files, each one staged, flushed to the disk and renamed; then remove others."""
         staging = self.base / STAGING
         with _disk(self.base):
             try:
@@ -123,30 +200,122 @@ class FolderTarget:
                     self._store(path, source, staging, partial(progress, path))
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
-            self._log("upload", message=message, files=sorted(files))
-
-    def delete(self, paths: Iterable[str], *, message: str) -> None:
-        """Remove files and the folders they leave empty."""
-        removed = sorted(paths)
-        with _disk(self.files):
-            for name in removed:
-                path = self._path(name)
-                path.unlink(missing_ok=True)
-                for parent in list(path.relative_to(self.files).parents)[:-1]:
-                    with contextlib.suppress(OSError):  # not empty
-                        (self.files / parent).rmdir()
-            self._log("delete", message=message, files=removed)
+            if files:
+                self._log("upload", revision=self.revision, message=message, files=sorted(files))
+            self._remove(sorted(remove), message)
 
     def release(self, settings: Settings) -> None:
         """Replace the settings file."""
         with _disk(self.base):
             self._set(settings, "settings")
 
-    def commit(self) -> str | None:
-        """A folder keeps no revisions."""
+    def head(self) -> str | None:
+        """A folder keeps no commits."""
         return None
 
+    def history(self, since: str | None) -> list[Commit]:
+        """A folder keeps no commits."""
+        return []
+
+    # --- drafts ----------------------------------------------------------------------------------------------------
+
+    def find_draft(self, publication: Publication) -> Draft | None:
+        """The second tree that an interrupted push of the same files left; nothing is changed."""
+        try:
+            key = (self.base / DRAFT / KEY).read_text()
+        except OSError:
+            return None
+        return self._draft(reused=True) if key == publication.manifest.root_digest else None
+
+    def open_draft(self, publication: Publication) -> Draft:
+        """A second tree with the files of the first, which share their bytes with it until they are replaced."""
+        draft = self.base / DRAFT
+        with _disk(draft):
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+            for path in _files(self.files):
+                if not path.is_symlink():
+                    copy = draft / path.relative_to(self.files)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    os.link(path, copy)
+            (draft / KEY).write_text(publication.manifest.root_digest)
+            self._log("draft", message=f"next to {self.files.name}")
+        return self._draft(reused=False)
+
+    def close_draft(self, draft: Draft, *, reason: str) -> None:
+        """Remove the second tree."""
+        with _disk(self.base):
+            shutil.rmtree(self.base / DRAFT, ignore_errors=True)
+            shutil.rmtree(self.base / RETIRED, ignore_errors=True)
+
+    def land(self, draft: Draft, *, message: str) -> None:
+        """Swap the two trees in one step; where the file system cannot, hide the repository for the two steps."""
+        drafted = self.base / DRAFT
+        if not drafted.is_dir():
+            raise MovedError(f"{drafted} is gone.", hint="Run the same command again.")
+        with _disk(self.base):
+            (drafted / KEY).unlink(missing_ok=True)
+            if exchange(self.files, drafted):
+                self._log("land", message=message)
+            else:
+                self._land_hidden(drafted, message)
+            self._retire(drafted)
+
+    def branches(self) -> dict[str, str]:
+        """A folder keeps no branches."""
+        return {}
+
+    def create_branch(self, name: str, commit: str | None) -> None:
+        """A folder keeps no branches."""
+        raise PublisherError(f"{self.base} keeps no branches.", hint="Leave out --revision.")
+
+    def tags(self) -> dict[str, str]:
+        """A folder keeps no tags."""
+        return {}
+
+    def set_tag(self, name: str, commit: str, *, message: str, move: bool) -> None:
+        """A folder keeps no tags."""
+        raise PublisherError(f"{self.base} keeps no tags.", hint="Leave out --tag.")
+
     # --- details ---------------------------------------------------------------------------------------------------
+
+    def _draft(self, *, reused: bool) -> Draft:
+        return Draft(revision=DRAFT, url=(self.base / DRAFT).as_uri(), reused=reused)
+
+    def _sweep(self) -> None:
+        """Remove what a killed push left: a tree that was replaced, and a draft of nothing."""
+        shutil.rmtree(self.base / RETIRED, ignore_errors=True)
+        if not (self.base / DRAFT / KEY).exists():
+            shutil.rmtree(self.base / DRAFT, ignore_errors=True)
+
+    def _land_hidden(self, drafted: Path, message: str) -> None:
+        settings = self.settings()
+        self.hide()
+        aside = self.base / RETIRED
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(self.files, aside)
+        os.rename(drafted, self.files)
+        os.rename(aside, drafted)
+        self._log("land", message=message)
+        if settings is not None:
+            self._set(settings, "settings")
+
+    def _retire(self, old: Path) -> None:
+        """Remove a replaced tree; a kill in the middle leaves it under a name that means nothing."""
+        aside = self.base / RETIRED
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(old, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def _remove(self, names: list[str], message: str) -> None:
+        for name in names:
+            path = self._path(name)
+            path.unlink(missing_ok=True)
+            for parent in list(path.relative_to(self.files).parents)[:-1]:
+                with contextlib.suppress(OSError):  # not empty
+                    (self.files / parent).rmdir()
+        if names:
+            self._log("delete", revision=self.revision, message=message, files=names)
 
     def _path(self, name: str) -> Path:
         problem = name_problem(name) if name not in ("publish.json", ".gitattributes") else None
@@ -239,7 +408,7 @@ def _is_entry(path: Path) -> bool:
 
 def _state(path: Path) -> tuple[int, ...]:
     found = path.stat()
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _copy(source: Path, descriptor: int, advance: Callable[[int], None]) -> str:

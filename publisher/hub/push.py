@@ -1,70 +1,51 @@
 """The push: one list of steps that fills a target, proves it and only then shows it.
 
-The repository is private until the tree read back equals the manifest; then one call sets gate and visibility
-together, so it is never public with an open gate that nobody asked for. What is sent is what the tree lacks, and what
-counts as sent is what the tree shows: a reply that was lost and a success that was none are both settled by looking.
-So a push that failed anywhere goes on when it is run again, and a push of what is already there writes nothing. A
-repository that is public already and needs another file is hidden while it changes.
+There are two routes. *Direct*: the repository is private, is filled on its own branch, is proven, and then one call
+sets gate and visibility together. *Draft*: the repository is public; a pull request (or a staging branch, or a second
+tree) beside what users see is filled and proven there, and then lands in one step. A public repository is never
+hidden because it changes, unless `--private` was asked for. A new repository for which private storage is too small
+takes the second route from an empty, gated start. A gate that becomes stricter is set before anything is sent, one
+that becomes looser after everything is proven. So no state is public and partial, and none is public and ungated.
+
+What is sent is what the tree lacks, weights first; everything that makes them loadable comes in one last commit,
+which also removes what is stale. What counts as sent is what the tree shows: a reply that was lost and a success that
+was none are both settled by looking, at the tree and at who made the commits since. Every commit names its parent, so
+of two pushes one is refused and told who was faster. A push that failed anywhere goes on when it is run again.
 """
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from publisher.errors import AccessError, CheckpointError, HubError, PublisherError
-from publisher.hub.comparison import compare, everything, groups, local_problems, verify
-from publisher.hub.target import Publication, Settings, Target, TransientHubError
-from publisher.manifest import Difference, FileEntry, hash_file
+from publisher.errors import HubError, PublisherError
+from publisher.hub import preflight
+from publisher.hub.comparison import everything, verify
+from publisher.hub.patience import Patience
+from publisher.hub.record import PushRecord
+from publisher.hub.staging import stage_publicly, too_large_for_private
+from publisher.hub.target import (
+    DERIVED,
+    MAIN,
+    MovedError,
+    Publication,
+    QuotaError,
+    Settings,
+    Target,
+    TransientHubError,
+    stricter,
+)
+from publisher.hub.work import AGAIN, DIRECT, DRAFT, Emit, Work, portions, unlike
+from publisher.manifest import Difference
 
-Emit = Callable[[str, Mapping[str, Any]], None]
-ATTEMPTS = 4
 WAIT = 2.0  # seconds before the second attempt; doubled each time
-TELL = 0.5  # seconds between two progress events of one file
+ROUNDS = 3  # times a push begins again because somebody else moved what it builds on
 
 
-def _silent(_kind: str, _payload: Mapping[str, Any]) -> None:
+def _silent(_kind: str, _payload: Mapping[str, object]) -> None:
     """Tell nobody."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PushRecord:
-    """What a push did and what it proved; `push.json` of the run directory.
-
-    Args:
-        target: `folder` or `hf`.
-        steps: name, start (seconds since the epoch) and duration (seconds) of every step.
-        sent: paths that were transferred by this run, in order; empty when everything was there.
-        removed: stale paths that were deleted.
-        verified: the tree read back equals the manifest and the settings are those asked for.
-        verified_at: seconds since the epoch.
-    """
-
-    target: str
-    repo: str
-    url: str
-    commit: str | None
-    gate: str
-    visibility: str
-    files: int
-    bytes: int
-    root_digest: str
-    sent: tuple[str, ...]
-    removed: tuple[str, ...]
-    steps: tuple[Mapping[str, Any], ...]
-    verified: bool
-    verified_at: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as a JSON object."""
-        found = {name: getattr(self, name) for name in self.__slots__}
-        return found | {
-            "sent": list(self.sent),
-            "removed": list(self.removed),
-            "steps": [dict(step) for step in self.steps],
-        }
 
 
 def push(
@@ -74,118 +55,159 @@ def push(
     emit: Emit = _silent,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
+    chance: Callable[[], float] = random.random,
 ) -> PushRecord:
     """Publish, or find out that it is published already.
 
     Args:
-        target: where to.
+        target: where to, looking at its default branch.
         publication: what, and with which settings at the end.
         emit: told of every event as (kind, payload); kinds as in the journal.
         sleep: waits between attempts, in seconds.
         clock: seconds since the epoch.
+        chance: a number from 0 to 1, to spread the waits.
 
     Raises:
         AccessError: no token, or no permission.
-        HubError: the target failed, or does not hold what was sent; the repository is private then.
+        MovedError: somebody else changed the repository meanwhile.
+        HubError: the target failed, or does not hold what was sent; nobody sees it then.
         CheckpointError: the folder is not what its manifest says.
     """
-    run = _Push(target=target, publication=publication, emit=emit, sleep=sleep, clock=clock)
-    for name, step in STEPS:
-        run.perform(name, step)
+    patience = Patience(sleep=sleep, first=WAIT, chance=chance)
+    run = _Push(target=target, publication=publication, emit=emit, patience=patience, clock=clock)
+    run.perform("preflight", _Push.preflight)
+    with target.hold():
+        run.work()
     return run.record()
 
 
-# --- the steps -----------------------------------------------------------------------------------------------------
-
-
 @dataclass(slots=True, kw_only=True)
-class _Push:
-    target: Target
-    publication: Publication
-    emit: Emit
-    sleep: Callable[[float], None]
-    clock: Callable[[], float]
-    done: list[dict[str, Any]] = field(default_factory=list)
-    sent: list[str] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
-    step: str = ""
+class _Push(Work):
+    """The steps.
+
+    Args:
+        staged: this push made an empty repository public behind a gate, because private storage is too small.
+        shown: users see what was proven.
+        tagged: the tag that was set, or was there.
+    """
+
+    staged: bool = False
+    shown: bool = False
+    landed: bool = False
+    tagged: str | None = None
 
     def preflight(self) -> None:
         """Collect every problem, then refuse."""
-        problems = local_problems(self.publication) + self.target.preflight(self.publication)
-        if problems:
-            worst = max(problems, key=_weight)
-            raise type(worst)(
-                " ".join(problem.message for problem in problems),
-                hint=" ".join(dict.fromkeys(problem.hint for problem in problems if problem.hint)),
-            )
+        preflight.require(self.target, self.publication)
 
-    def private(self) -> None:
-        """Have a repository that nobody sees before it changes."""
+    def repository(self) -> None:
+        """Have a place to work at that nobody is harmed by: a private repository, or a draft in a public one."""
         if self.target.settings() is None:
             self.attempt(self.target.create_private)
-        current = self._settings()
-        if not current.private and self._all_differences():
-            self._tell("warning", f"{self.target.repo} is public; it is made private while it changes.")
-            self.attempt(self.target.hide)
-            current = self._settled(Settings(private=True, gate=current.gate))
-            if not current.private:
-                raise HubError(
-                    f"{self.target.url} is still {current} after it was made private; nothing was sent.",
-                    hint="Make it private in its settings, then run the same command again.",
-                )
+            if too_large_for_private(self.target, self.publication):
+                self.staged = stage_publicly(self, "These files are more than the account's private storage.")
+        current = self.settings()
+        if not current.private and self.publication.private:
+            self.tell("warning", f"{self.target.repo} is public; it becomes private, as asked, before it changes.")
+            current = self.set(Settings(private=True, gate=current.gate))
+        if self._needs_draft(current):
+            self._open_draft(current)
+        else:
+            self._open_branch(current)
+        self.head = self.place.head()
 
     def weights(self) -> None:
-        """Send what the tree lacks of the weights."""
-        self._send("weights")
+        """Send what the place lacks of the weights, in portions that are a commit each."""
+        for portion in portions(self.group("weights")):
+            self.send(portion, message="Add weights")
 
-    def side_files(self) -> None:
-        """Send configuration, index, tokenizer and licence."""
-        self._send("side files")
+    def digests(self) -> None:
+        """The weights are stored as the manifest says."""
 
-    def read_digests(self) -> None:
-        """Weights and side files are stored as the manifest says."""
-        early = [e for name in ("weights", "side files") for e in groups(self.publication.manifest)[name]]
-        self.attempt(lambda: self._require(self._lacking(early)))
+        def look() -> None:
+            wanted = {entry.path: entry for entry in self.group("weights")}
+            wrong, _ = self.lacking(wanted)
+            self.require([item for item in self.differences(self.place) if item.path in wrong])
 
-    def card_and_manifest(self) -> None:
-        """Send what speaks of the weights only after the weights are proven."""
-        self._send("card and manifest")
+        self.attempt(look)
 
-    def remove_stale(self) -> None:
-        """Remove what the manifest does not list."""
-
-        def remove() -> None:
-            stale = [item.path for item in self._all_differences() if item.kind == "unexpected"]
-            if stale:
-                self._tell("log", f"{len(stale)} stale file(s) are removed.", files=stale)
-                self.removed += [path for path in stale if path not in self.removed]
-                self.target.delete(stale, message="Remove files that are not in the manifest")
-
-        self.attempt(remove)
+    def last_commit(self) -> None:
+        """Send everything that makes the weights loadable, and remove what is stale, in one commit."""
+        self.send(self.group("last commit"), message=f"Publish {self.publication.key}", clean=True)
 
     def read_back(self) -> None:
         """The whole tree equals the manifest."""
-        self.attempt(lambda: self._require(self._all_differences()))
+        self.attempt(lambda: self.require(self.differences(self.place)))
+
+    def merge(self) -> None:
+        """Land the draft and look at what users see now; a proposal waits to be merged."""
+        if self.draft is None:
+            return
+        draft = self.draft
+        if self.publication.propose:
+            self.tell("log", f"{draft.url} holds everything, proven; it waits to be merged.", url=draft.url)
+            return
+        try:
+            self.attempt(self._land)
+        except TransientHubError as error:
+            if self.landed and self.landing.head() != self.head:
+                raise self.moved(self.landing, error.message, self.landing.head()) from None
+            raise
+        self.place, self.head, self.shown = self.landing, self.landing.head(), True
+        self.attempt(lambda: self.landing.close_draft(draft, reason="It has landed."))
 
     def release(self) -> None:
         """Gate and show, in one call, unless that is how it is."""
         wanted = self.publication.settings
-        if self._settings() != wanted:
-            self.attempt(lambda: self.target.release(wanted))
+        if self.publication.propose or self.settings() == wanted:
+            return
+        if self.route == DIRECT:
+            self.adopt()
+            self.require(self.differences(self.place))
+        self.shown = True
+        self.attempt(lambda: self.target.release(wanted))
 
     def settings_read_back(self) -> None:
-        """The settings are those asked for; otherwise nobody sees the repository."""
-        wanted = self.publication.settings
-        found = self._settled(wanted)
-        if found == wanted:
+        """Settings, tree and card are those asked for; otherwise nobody sees them."""
+        if self.publication.propose:
             return
-        if not found.private:
-            self.attempt(self.target.hide)
-        raise HubError(
-            f"{self.target.url} is {found} after {wanted} was asked for; it was left private.",
-            hint="Look at the repository's settings, then run the same command again.",
-        )
+        wanted = self.publication.settings
+        found = self.settled(wanted)
+        if found != wanted:
+            raise self._hidden(f"{self.target.url} is {found} after {wanted} was asked for")
+        different = self.differences(self.landing)
+        if different:
+            raise self._hidden(unlike(self.landing, different).rstrip("."))
+
+    def tag(self) -> None:
+        """Tag the commit that was released, and see that the tag points at it."""
+        if self.publication.tag_name is not None and not self.publication.propose and self.target.keeps_revisions:
+            self.attempt(self._tag)
+
+    # --- the order -------------------------------------------------------------------------------------------------
+
+    def work(self) -> None:
+        """The steps in order; again from the first one where somebody else moved a public repository's branch."""
+        for number in range(1, ROUNDS + 1):
+            try:
+                for name, step in STEPS[1:]:
+                    self.perform(name, step)
+                return
+            except QuotaError as error:
+                self.staged = stage_publicly(self, error.message, error)
+            except MovedError as error:
+                if self.closed is None or self.closed.private or number == ROUNDS:
+                    self.fail()
+                    raise
+                self.tell("warning", f"{error.message} Round {number + 1} of {ROUNDS} begins from there.")
+            except PublisherError:
+                self.fail()
+                raise
+
+    def fail(self) -> None:
+        """After a failure: nobody sees what was not proven."""
+        if not self.shown:
+            self.secure()
 
     def perform(self, name: str, step: Callable[[_Push], None]) -> None:
         """Run one step and note when and how long."""
@@ -198,17 +220,23 @@ class _Push:
 
     def record(self) -> PushRecord:
         """What was done and proved; only a run that passed every step gets here."""
-        entries = everything(self.publication.manifest)
+        entries = everything(self.manifest)
+        settings = self.settings() if self.publication.propose else self.publication.settings
         return PushRecord(
             target=self.target.kind,
             repo=self.target.repo,
             url=self.target.url,
-            commit=self.target.commit(),
-            gate=self.publication.gate,
-            visibility=self.publication.settings.visibility,
+            route=self.route,
+            commit=self.place.head(),
+            revision=self.place.revision,
+            tag=self.tagged,
+            pull_request=self.draft.url if self.draft and self.draft.number else None,
+            released=not (self.publication.propose and self.draft),
+            gate=settings.gate,
+            visibility=settings.visibility,
             files=len(entries),
             bytes=sum(entry.size for entry in entries.values()),
-            root_digest=self.publication.manifest.root_digest,
+            root_digest=self.manifest.root_digest,
             sent=tuple(self.sent),
             removed=tuple(self.removed),
             steps=tuple(self.done),
@@ -216,125 +244,95 @@ class _Push:
             verified_at=self.clock(),
         )
 
-    def attempt(self, action: Callable[[], None]) -> None:
-        """Do what may be repeated, again after failures that may pass."""
-        for number in range(1, ATTEMPTS + 1):
-            try:
-                action()
-                return
-            except TransientHubError as error:
-                if number == ATTEMPTS:
-                    raise
-                self._tell("warning", f"{error.message} Attempt {number} of {ATTEMPTS}.")
-                self.sleep(error.wait or WAIT * 2 ** (number - 1))
-
     # --- details ---------------------------------------------------------------------------------------------------
 
-    def _send(self, name: str) -> None:
-        group = groups(self.publication.manifest)[name]
-        counted = _Counted(group, self.clock, lambda path, **more: self._tell("progress", path, **more))
+    def differences(self, place: Target) -> list[Difference]:
+        """Every way in which a place is not the manifest."""
+        return verify(place, self.manifest)
 
-        def send() -> None:
-            # A reply can be lost and a success can be false, so every attempt begins and ends by looking.
-            lacking = {item.path for item in self._lacking(group)}
-            if lacking:
-                files = {e.path: self.publication.folder / e.path for e in group if e.path in lacking}
-                self.sent += [path for path in files if path not in self.sent]
-                counted.skip(lacking)
-                self.target.upload(files, message=f"Add {name}", progress=counted)
-                self._look(group)
+    def _needs_draft(self, current: Settings) -> bool:
+        """Whether the change must be proven beside what users see."""
+        if current.private and not self.publication.propose:
+            return False
+        return not self._branch_exists() or bool(self.differences(self.landing))
 
-        self.attempt(send)
+    def _branch_exists(self) -> bool:
+        return self.landing.revision == MAIN or self.landing.revision in self.target.branches()
 
-    def _look(self, group: Iterable[FileEntry]) -> None:
-        lacking = self._lacking(group)
-        for item in lacking:
-            path = self.publication.folder / item.path
-            local = {"size": path.stat().st_size, "sha256": item.kind == "sha256" and hash_file(path)[1]}
-            if item.kind != "missing" and local[item.kind] == item.actual:
-                raise CheckpointError(f"{path} changed after its manifest was built.", hint="Build it again.")
-        if lacking:
-            raise TransientHubError(_unlike(self.target, lacking), hint="Run the same command again.")
+    def _open_draft(self, current: Settings) -> None:
+        closed = Settings(private=current.private, gate=stricter(current.gate, self.publication.gate))
+        if closed != current and not current.private:
+            self.tell("log", f"The gate becomes {closed.gate} before anything is sent; it was {current.gate}.")
+            self.set(closed)
+        self.route, self.closed, self.landed = DRAFT, closed, False
 
-    def _lacking(self, group: Iterable[FileEntry]) -> list[Difference]:
-        return [item for item in self._differences(group) if item.kind != "unexpected"]
+        def take() -> None:
+            self.draft = self.landing.find_draft(self.publication) or self.landing.open_draft(self.publication)
 
-    def _differences(self, group: Iterable[FileEntry]) -> list[Difference]:
-        return compare(self.target, {entry.path: entry for entry in group})
+        self.attempt(take)
+        if self.draft is not None:
+            how = "goes on in" if self.draft.reused else "is prepared in"
+            self.tell("log", f"The change {how} {self.draft.url}; users see it when it is proven.", url=self.draft.url)
+            self.place = self.target.at(self.draft.revision)
 
-    def _all_differences(self) -> list[Difference]:
-        return verify(self.target, self.publication.manifest)
+    def _open_branch(self, current: Settings) -> None:
+        self.route, self.closed, self.draft, self.place = DIRECT, current, None, self.landing
+        if not self._branch_exists():
+            start = self.target.at(MAIN).head()
+            self.attempt(lambda: self.target.create_branch(self.landing.revision, start))
 
-    def _require(self, differences: list[Difference]) -> None:
-        if differences:
+    def _land(self) -> None:
+        if self.draft is None or (self._branch_exists() and not self.differences(self.landing)):
+            return
+        if not self.landed:
+            now = self.landing.head()
+            if self.draft.base is not None and now not in (self.draft.base, None):
+                raise self._overtaken(self.draft.base, now)
+            self.guard()
+            self.landing.land(self.draft, message=f"Publish {self.publication.key}")
+            self.landed = True
+        self.require(self.differences(self.landing))
+
+    def _overtaken(self, base: str, now: str | None) -> MovedError:
+        later = self.landing.history(base)
+        who = "; ".join(f"{commit.author or 'somebody'} committed {commit.title!r}" for commit in later[:3])
+        return self.moved(self.landing, who or "its branch was moved", now)
+
+    def _tag(self) -> None:
+        name, commit = self.publication.tag_name or "", self.landing.head()
+        move = self.publication.tag == DERIVED
+        if commit is None:
+            raise TransientHubError(f"{self.landing.url} has no commit to tag.", hint=AGAIN)
+        found = self.target.tags().get(name)
+        if found not in (None, commit) and not move and not self.differences(self.target.at(found or "")):
+            self.tagged = name  # given to an earlier commit of the same files
+            return
+        self.target.set_tag(name, commit, message=self.publication.mark, move=move)
+        found = self.target.tags().get(name)
+        if found != commit:
             raise TransientHubError(
-                _unlike(self.target, differences),
-                hint="It is not shown to anybody. Run the same command again; it sends what is wrong.",
+                f"{self.target.url} is published; its tag {name} points at {found}, not at {commit}.", hint=AGAIN
             )
+        self.tagged = name
 
-    def _settings(self) -> Settings:
-        found = self.target.settings()
-        if found is None:
-            raise HubError(
-                f"{self.target.url} does not exist after it was created.", hint="Run the same command again."
-            )
-        return found
-
-    def _settled(self, wanted: Settings) -> Settings:
-        """The settings once they are those asked for; a Hub may answer with older ones for a moment."""
-        for number in range(1, ATTEMPTS):
-            found = self._settings()
-            if found == wanted or found.open:  # an open repository is no state to wait in
-                return found
-            self.sleep(WAIT * 2 ** (number - 1))
-        return self._settings()
-
-    def _tell(self, kind: str, message: str, **more: Any) -> None:
-        self.emit(kind, {"step": self.step, "message": message, **more})
-
-
-@dataclass(slots=True)
-class _Counted:
-    """Adds up what was transferred of a group and tells it now and then."""
-
-    group: Iterable[FileEntry]
-    clock: Callable[[], float]
-    tell: Callable[..., None]
-    files: dict[str, int] = field(default_factory=dict)
-    last: float = 0.0
-
-    def skip(self, lacking: set[str]) -> None:
-        """Count what is stored already."""
-        self.files = {entry.path: entry.size for entry in self.group if entry.path not in lacking}
-
-    def __call__(self, path: str, transferred: int) -> None:
-        sizes = {entry.path: entry.size for entry in self.group}
-        self.files[path] = transferred
-        if transferred == sizes[path] or self.clock() - self.last >= TELL:
-            self.last = self.clock()
-            self.tell(path, done=sum(self.files.values()), total=sum(sizes.values()), unit="bytes")
+    def _hidden(self, what: str) -> HubError:
+        """The error of a repository that did not end as it should; where it was hidden before, it is hidden again."""
+        found = self.settings()
+        if not found.private and (self.route == DIRECT or (found.open and not self.publication.settings.open)):
+            self.attempt(self.target.hide)
+        state = "left private" if self.settings().private else f"left {self.settings()}"
+        return HubError(f"{what}; it was {state}.", hint="Look at the repository, then run the same command again.")
 
 
 STEPS: tuple[tuple[str, Callable[[_Push], None]], ...] = (
     ("preflight", _Push.preflight),
-    ("private", _Push.private),
+    ("repository", _Push.repository),
     ("weights", _Push.weights),
-    ("side files", _Push.side_files),
-    ("digests", _Push.read_digests),
-    ("card and manifest", _Push.card_and_manifest),
-    ("stale files", _Push.remove_stale),
+    ("digests", _Push.digests),
+    ("last commit", _Push.last_commit),
     ("read back", _Push.read_back),
+    ("merge", _Push.merge),
     ("release", _Push.release),
     ("settings", _Push.settings_read_back),
+    ("tag", _Push.tag),
 )
-
-
-def _weight(problem: PublisherError) -> int:
-    order: tuple[type[PublisherError], ...] = (PublisherError, CheckpointError, HubError, AccessError)
-    return max(index for index, kind in enumerate(order) if isinstance(problem, kind))
-
-
-def _unlike(target: Target, differences: list[Difference]) -> str:
-    shown = "; ".join(str(item) for item in differences[:5])
-    more = f" and {len(differences) - 5:,} more" if len(differences) > 5 else ""
-    return f"{target.url} does not hold what was sent: {shown}{more}."

@@ -25,7 +25,9 @@ DOORS = {
     "huggingface_hub": (
         "publisher/checkpoint/source.py",
         "publisher/checkpoint/wire.py",
+        "publisher/hub/client.py",
         "publisher/hub/huggingface.py",
+        "publisher/hub/proposals.py",
     ),
     "torch": ("publisher/native/", "publisher/engines/programs/"),
     "transformers": ("publisher/native/", "publisher/engines/programs/"),

@@ -30,8 +30,8 @@ def test_layout_settings_and_log(tmp_path: Path, tiny: Publication) -> None:
     assert sorted(path.name for path in base.iterdir()) == ["log.jsonl", "settings.json", "tree"]
     assert json.loads((base / "settings.json").read_text()) == {"visibility": "public", "gate": "manual"}
     log = lines(base)
-    assert [line["action"] for line in log] == ["create", "upload", "upload", "upload", "settings"]
-    assert [line["visibility"] for line in log] == ["private"] * 4 + ["public"]
+    assert [line["action"] for line in log] == ["create", "upload", "upload", "settings"]
+    assert [line["visibility"] for line in log] == ["private"] * 3 + ["public"]
     assert [line["time"] for line in log] == sorted(line["time"] for line in log)
     assert record.url == (base / "tree").as_uri()
     assert record.commit is None

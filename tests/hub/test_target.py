@@ -16,6 +16,7 @@ from publisher.hub.target import Gate, Publication, Settings, Target, TransientH
 from tests.hub.places import FILES, REPO, Broken, FolderPlace, HubPlace, publication
 
 Place = FolderPlace | HubPlace
+SHARD = "model-00001-of-00002.safetensors"
 
 
 def no_wait(seconds: float) -> None:
@@ -49,7 +50,7 @@ def test_weights_first_card_and_manifest_last(place: Place, tiny: Publication) -
     run(place.target(), tiny)
     order = place.uploaded()
     assert set(order[:2]) == {name for name in FILES if name.endswith(".safetensors")}
-    assert set(order[-2:]) == {"README.md", "publish.json"}
+    assert "model.safetensors.index.json" in order[2:]
     assert sorted(order) == sorted([*FILES, "publish.json"])
 
 
@@ -71,8 +72,8 @@ def test_a_second_push_writes_nothing(place: Place, tiny: Publication) -> None:
     assert record.verified
 
 
-MUTATING = ("create_private", "upload", "delete", "release")
-READING = ("preflight", "settings", "tree", "read_digests", "commit")
+MUTATING = ("create_private", "commit", "release")
+READING = ("preflight", "settings", "tree", "read_digests", "head")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_a_failure_that_passes_is_survived_in_one_run(
 
 
 def test_a_transfer_that_was_cut_sends_only_the_rest(place: Place, tiny: Publication) -> None:
-    broken = Broken(place.target(), "upload", 2, HubError("injected"), after=False)
+    broken = Broken(place.target(), "commit", 2, HubError("injected"), after=False)
     with pytest.raises(HubError):
         run(broken, tiny)
     record = run(place.target(), tiny)
@@ -139,29 +140,33 @@ def test_stale_files_go(place: Place, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "config.json", "README.md", "publish.json"])
-def test_a_corrupted_stored_file_is_found_and_hides_the_repository(place: Place, tiny: Publication, name: str) -> None:
+def test_a_corrupted_stored_file_of_a_public_repository_is_found(place: Place, tiny: Publication, name: str) -> None:
     run(place.target(), tiny)
     place.corrupt(name)
     assert [(item.path, item.kind) for item in verify(place.target(), tiny.manifest)] == [(name, "sha256")]
     if isinstance(place, HubPlace):  # the Hub believes it has that content, so it cannot be sent again
+        before = place.settings_writes()
         with pytest.raises(HubError, match=name):
             run(place.target(), tiny)
-        assert place.settings()[0], "a repository that is not what it should be stays private"
+        assert place.settings() == (False, "manual"), "users of what is there are not locked out"
+        assert place.settings_writes() == before
     else:
         run(place.target(), tiny)
         assert place.files() == expected(tiny)
     assert not place.was_open()
 
 
-@pytest.mark.parametrize("step", ["digests", "read back"])
+@pytest.mark.parametrize(
+    ("step", "name"), [("digests", "model-00001-of-00002.safetensors"), ("read back", "config.json")]
+)
 def test_what_spoils_between_two_steps_is_found_before_anything_is_shown(
-    place: Place, tiny: Publication, step: str
+    place: Place, tiny: Publication, step: str, name: str
 ) -> None:
     def spoil(kind: str, payload: Any) -> None:
         if (kind, payload["step"]) == ("start", step):
-            place.remove("config.json")
+            place.remove(name)
 
-    with pytest.raises(HubError, match=r"config\.json is missing"):
+    with pytest.raises(HubError, match=f"{name} is missing"):
         run(place.target(), tiny, emit=spoil)
     assert place.settings()[0]
     assert ("README.md" in place.uploaded()) == (step == "read back")
@@ -169,36 +174,27 @@ def test_what_spoils_between_two_steps_is_found_before_anything_is_shown(
 
 def test_a_false_success_is_not_believed(place: Place, tiny: Publication) -> None:
     target = place.target()
-    broken = Broken(target, "upload", 1, HubError("unused"), after=False)
+    broken = Broken(target, "commit", 1, HubError("unused"), after=False)
     broken._breaking = lambda method: lambda *arguments, **named: None  # type: ignore[method-assign]
     with pytest.raises(HubError, match="is missing"):
         run(broken, tiny)
     assert place.settings()[0]
 
 
-def test_a_public_repository_is_hidden_while_it_changes(place: Place, tiny: Publication, tmp_path: Path) -> None:
+def test_a_public_repository_stays_visible_and_whole_while_it_changes(
+    place: Place, tiny: Publication, tmp_path: Path
+) -> None:
     run(place.target(), tiny)
-    place.show("manual")
-    new = publication(tmp_path / "new", FILES | {"config.json": b'{"new": 1}\n'})
-    warnings: list[str] = []
+    old = place.files()
+    new = publication(tmp_path / "new", FILES | {"config.json": b'{"new": 1}\n', SHARD: b"other bytes " * 900})
+    seen: list[tuple[tuple[bool, str], bool]] = []
 
-    def hear(kind: str, payload: Any) -> None:
-        if kind == "warning":
-            warnings.append(payload["message"])
+    def look(kind: str, payload: Any) -> None:
+        seen.append((place.settings(), place.files() in (old, expected(new))))
 
-    states: list[bool] = []
-
-    class Watching(Broken):
-        def _breaking(self, method: Any) -> Any:
-            def call(*arguments: Any, **named: Any) -> Any:
-                states.append(place.settings()[0])
-                return method(*arguments, **named)
-
-            return call
-
-    run(Watching(place.target(), "upload", 0, HubError(""), after=False), new, emit=hear)
-    assert states == [True, True]
-    assert "made private while it changes" in warnings[0]
+    record = run(place.target(), new, emit=look)
+    assert set(seen) == {((False, "manual"), True)}
+    assert record.route == "draft"
     assert place.settings() == (False, "manual")
     assert place.files() == expected(new)
 
@@ -242,22 +238,20 @@ def test_settings_that_lag_are_waited_for(place: Place, tiny: Publication, lag: 
             old.extend([Settings(private=True, gate="off")] * lag)
 
     waits: list[float] = []
-    assert push(Lagging(target, "settings", 0, HubError(""), after=False), tiny, sleep=waits.append).verified
+    lagging = Lagging(target, "settings", 0, HubError(""), after=False)
+    assert push(lagging, tiny, sleep=waits.append, chance=lambda: 0.0).verified
     assert waits == [2.0, 4.0][:lag]
     assert place.settings() == (False, "manual")
 
 
-def test_progress_reaches_the_end_of_every_group(place: Place, tiny: Publication) -> None:
-    seen: dict[str, tuple[int, int]] = {}
-
-    def hear(kind: str, payload: Any) -> None:
-        if kind == "progress":
-            assert payload["done"] >= seen.get(payload["step"], (0, 0))[0]
-            seen[payload["step"]] = (payload["done"], payload["total"])
-
-    run(place.target(), tiny, emit=hear)
-    assert seen["weights"][0] == seen["weights"][1] == sum(len(d) for n, d in FILES.items() if n.endswith("tensors"))
-    assert set(seen) == {"weights", "side files", "card and manifest"}
+def test_progress_counts_bytes_and_files_to_the_end(place: Place, tiny: Publication) -> None:
+    seen: list[dict[str, Any]] = []
+    run(place.target(), tiny, emit=lambda kind, payload: seen.append(payload) if kind == "progress" else None)
+    done = [item["done"] for item in seen]
+    assert done == sorted(done)
+    assert seen[-1]["done"] == seen[-1]["total"] == sum(len(data) for data in expected(tiny).values())
+    assert seen[-1]["files"] == seen[-1]["files_total"] == len(FILES) + 1
+    assert {"unit", "rate", "eta"} <= seen[-1].keys()
 
 
 def test_a_local_file_that_changed_is_named(place: Place, tiny: Publication) -> None:
@@ -270,7 +264,7 @@ def test_a_local_file_that_changed_is_named(place: Place, tiny: Publication) -> 
 
 def test_a_local_file_that_grows_during_the_push_is_named(place: Place, tiny: Publication) -> None:
     def grow(kind: str, payload: Any) -> None:
-        if (kind, payload["step"]) == ("start", "side files"):
+        if (kind, payload["step"]) == ("start", "last commit"):
             (tiny.folder / "config.json").write_bytes(b"longer than before")
 
     with pytest.raises(PublisherError, match=r"config\.json changed after its manifest"):

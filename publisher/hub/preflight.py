@@ -1,0 +1,129 @@
+"""Everything that would stop a push, looked for before its first byte is sent, all of it told at once.
+
+The folder against its manifest, the Hub's limits on files, branch and tag names, options that contradict each other,
+secrets, what the caller wants checked (report, licence), and last what the target itself says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from publisher import jsonio
+from publisher.errors import AccessError, CheckpointError, HubError, PublisherError
+from publisher.hub.comparison import everything, local_problems, verify
+from publisher.hub.target import DERIVED, MAIN, Publication, Target, ref_problem
+
+
+def problems(target: Target, publication: Publication) -> list[PublisherError]:
+    """Every reason not to begin."""
+    found = [
+        *local_problems(publication),
+        *_contradictions(target, publication),
+        *(_limits(publication) if target.kind == "hf" else ()),
+    ]
+    for check in publication.checks:
+        found += check()
+    reachable = target.preflight(publication)
+    found += reachable
+    if target.keeps_revisions and not any(isinstance(item, AccessError | HubError) for item in reachable):
+        found += _named(target, publication)
+    return found
+
+
+def require(target: Target, publication: Publication) -> None:
+    """Refuse, with every reason, as the gravest kind of error among them.
+
+    Raises:
+        AccessError, HubError, CheckpointError, PublisherError: one or more reasons.
+    """
+    found = problems(target, publication)
+    if found:
+        worst = max(found, key=_weight)
+        raise type(worst)(
+            " ".join(problem.message for problem in found),
+            hint=" ".join(dict.fromkeys(problem.hint for problem in found if problem.hint)),
+        )
+
+
+def _weight(problem: PublisherError) -> int:
+    order: tuple[type[PublisherError], ...] = (PublisherError, CheckpointError, HubError, AccessError)
+    return max(index for index, kind in enumerate(order) if isinstance(problem, kind))
+
+
+def _contradictions(target: Target, publication: Publication) -> Iterator[PublisherError]:
+    named = publication.tag not in (None, DERIVED)
+    asked = {
+        "--revision": publication.revision != MAIN,
+        "--create-pr": publication.propose,
+        "--tag": named,
+    }
+    if not target.keeps_revisions:
+        for option, given in asked.items():
+            if given:
+                yield PublisherError(f"{option} needs a Hub: a folder keeps no revisions.", hint=f"Leave out {option}.")
+        return
+    if publication.propose and publication.revision != MAIN:
+        yield PublisherError(
+            f"A pull request goes to {MAIN}, not to {publication.revision}.",
+            hint="Give either --create-pr or --revision.",
+        )
+    if publication.propose and named:
+        yield PublisherError(
+            "A pull request that is not merged has no commit to tag.", hint="Give --tag when it is merged."
+        )
+    if publication.propose and publication.private:
+        yield PublisherError(
+            "--create-pr changes nothing that users see, --private hides it.", hint="Give one of the two."
+        )
+    for what, name in (("branch", publication.revision), ("tag", publication.tag if named else None)):
+        problem = ref_problem(name, what) if name is not None else None
+        if problem is not None:
+            yield problem
+
+
+def _limits(publication: Publication) -> Iterator[PublisherError]:
+    table = jsonio.data("hub/limits.json")
+    entries = everything(publication.manifest)
+    for entry in entries.values():
+        if entry.size > table["file_hard"]:
+            yield CheckpointError(
+                f"{entry.path} has {entry.size:,} bytes, the Hub takes {table['file_hard']:,} a file.",
+                hint="Split it into smaller shards.",
+            )
+    if len(entries) > table["repository_files"]:
+        yield CheckpointError(
+            f"{len(entries):,} files are more than the {table['repository_files']:,} of a repository on the Hub.",
+            hint="Use larger shards.",
+        )
+    folders = Counter(path.rpartition("/")[0] for path in entries)
+    for folder, count in folders.items():
+        if count > table["folder_files"]:
+            yield CheckpointError(
+                f"The folder {folder or '(top)'} has {count:,} files, the Hub takes {table['folder_files']:,}.",
+                hint="Use larger shards, or several folders.",
+            )
+
+
+def _named(target: Target, publication: Publication) -> Iterator[PublisherError]:
+    """Branch and tag names that mean something else there already."""
+    there = target.settings() is not None
+    if publication.propose and not there:
+        yield PublisherError(
+            f"{target.url} does not exist, so there is nothing to propose a change to.", hint="Leave out --create-pr."
+        )
+    if not there:
+        return
+    tags = target.tags()
+    if publication.revision in tags:
+        yield PublisherError(f"{publication.revision} is a tag of {target.repo}.", hint="Name a branch.")
+    name = publication.tag
+    if name and name in tags and not _points_at_this(target, tags[name], publication):
+        yield PublisherError(
+            f"The tag {name} of {target.repo} points at commit {tags[name][:12]}, which holds other files.",
+            hint="Name another tag, or remove that one first.",
+        )
+
+
+def _points_at_this(target: Target, commit: str, publication: Publication) -> bool:
+    return not verify(target.at(commit), publication.manifest)
