@@ -87,6 +87,7 @@ class Provenance:
         report_digest: sha256 (hex) of the validation report.
         waivers: rule code to the reason it was waived for.
         gate: the gate that was asked for: auto, manual or off; None in manifests that do not say.
+        facts: values of the model card: `part`, `label`, `text` and `origin`, the file it was computed from.
     """
 
     source_repo: str | None = None
@@ -99,10 +100,11 @@ class Provenance:
     report_digest: str | None = None
     waivers: Mapping[str, str] = field(default_factory=dict)
     gate: str | None = None
+    facts: tuple[Mapping[str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The provenance keys of `publish.json`."""
-        return {
+        found = {
             "source": {"repo": self.source_repo, "commit": self.source_commit},
             "recipe": {"name": self.recipe, "digest": self.recipe_digest},
             "engine": {"name": self.engine, "version": self.engine_version},
@@ -110,6 +112,7 @@ class Provenance:
             "report": {"digest": self.report_digest},
             "waivers": dict(self.waivers),
         } | ({} if self.gate is None else {"gate": self.gate})
+        return found | ({"facts": [dict(fact) for fact in self.facts]} if self.facts else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,6 +290,7 @@ def _provenance(document: Mapping[str, Any]) -> Provenance:
         report_digest=document["report"]["digest"],
         waivers=document["waivers"],
         gate=document.get("gate"),
+        facts=tuple(document.get("facts", ())),
     )
 
 

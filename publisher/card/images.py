@@ -19,9 +19,9 @@ from publisher.checkpoint.census import Census, ClassCensus
 from publisher.checkpoint.modules import class_of, layer_of
 from publisher.checkpoint.stacks import Stack, stacks
 from publisher.markup import Html
+from publisher.subjects.evidence import PICTURES
 
-FOLDER = "images"
-COVERAGE, ERROR = f"{FOLDER}/coverage.svg", f"{FOLDER}/error.svg"
+COVERAGE, ERROR = PICTURES
 MARK = "<!-- Written by fp4-publisher. -->\n"
 COLOURS = {
     "nvfp4": "#5b9a00", "mxfp4": "#c4501b", "int4": "#8a63d2", "mxfp8": "#d98e04", "fp8": "#e0a93b",
@@ -73,7 +73,7 @@ def write(folder: Path, drawn: Sequence[Picture]) -> list[str]:
 def written(folder: Path) -> list[str]:
     """The pictures `write` left below a folder, known by their first line; another's of that name is not among them."""
     found = []
-    for name in (COVERAGE, ERROR):
+    for name in PICTURES:
         path = folder / name
         if path.is_file() and not path.is_symlink():
             with path.open("rb") as file:

@@ -13,6 +13,7 @@ from publisher.checkpoint.open import Checkpoint
 LEVELS = ("headers", "scales", "full")
 PIECE = 8 << 20  # bytes of one read
 CARD = "README.md"
+PICTURES = ("images/coverage.svg", "images/error.svg")  # what the card shows, written with it
 MAX_MEASURED = 100_000  # modules whose numbers a report carries
 
 

@@ -12,7 +12,7 @@ from publisher.checkpoint.files import Files
 from publisher.checkpoint.header import LFS_POINTER
 from publisher.checkpoint.open import INDEX, Checkpoint
 from publisher.errors import PublisherError
-from publisher.subjects.evidence import CARD, Meter
+from publisher.subjects.evidence import CARD, PICTURES, Meter
 from publisher.subjects.publication import MANIFEST
 
 MAX_SIDE = 4 << 20  # bytes of a side file that is read whole; tokenizers are larger and are looked at in part
@@ -163,6 +163,6 @@ def read_side_files(
         meter: counts what is read.
         published: False leaves the card and the manifest alone: they are not written yet, or are of an earlier run.
     """
-    hidden = frozenset() if published else frozenset({CARD, MANIFEST})
+    hidden = frozenset() if published else frozenset({CARD, MANIFEST, *PICTURES})
     theirs = _Reader(files=source.files, meter=meter) if source is not None else None
     return SideFiles(checkpoint, source, _Reader(files=checkpoint.files, meter=meter, hidden=hidden), theirs)
