@@ -157,8 +157,6 @@ class Run:
         scores.write(checkpoint, found.benchmarks.files if found.benchmarks else {})
         images.write(checkpoint, found.pictures)
         self._write(self.directory.path / FACTS, jsonio.dump_json({"facts": facts(found)}))
-        images.write(checkpoint, found.pictures)
-        self._write(self.directory.path / FACTS, jsonio.dump_json({"facts": facts(found)}))
         self.journal.emit("card", "done", message=str(checkpoint / "README.md"))
 
     def manifest(self) -> None:
