@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from publisher.checkpoint.header import DTYPE_BITS, TensorRef
 from publisher.checkpoint.open import Checkpoint
@@ -151,16 +152,30 @@ class StoredWeight:
         )
         return payload, scales
 
+    def numbers(
+        self, begin: int, end: int, *, read: Reader | None = None
+    ) -> tuple[npt.NDArray[Any], Float32Array]:
+        """Rows of an int4 or fp8 weight as stored: words (rows, ceil(columns / 8)) or codes (rows, columns); scales.
+
+        Args:
+            begin: first row.
+            end: row after the last; both inside the matrix.
+            read: reads bytes of a shard; the checkpoint's own reader by default.
+
+        Returns:
+            The stored numbers, and the scales of the block rows they touch as float32.
+        """
+        reader, tall = read or self.checkpoint.files.read, self.block[0] if self.form == "fp8" else 1
+        scales = self._scales(reader, begin // tall, -(-end // tall))
+        width, kind = (self.columns, np.dtype(np.uint8)) if self.form == "fp8" else (self.ref.shape[1], np.dtype("<i4"))
+        return np.frombuffer(_bytes(reader, self.ref, width, begin, end), kind).reshape(-1, width), scales
+
     def _int4(self, begin: int, end: int, read: Reader, intermediate: Intermediate, order: Order) -> Float32Array:
-        width = self.ref.shape[1]
-        words = np.frombuffer(_bytes(read, self.ref, width, begin, end), "<i4").reshape(-1, width)
-        scales = self._scales(read, begin, end)
+        words, scales = self.numbers(begin, end, read=read)
         return int4.dequantize(words, scales, self.columns, group=self.block[1], intermediate=intermediate, order=order)
 
     def _fp8(self, begin: int, end: int, read: Reader, intermediate: Intermediate) -> Float32Array:
-        codes = np.frombuffer(_bytes(read, self.ref, self.columns, begin, end), np.uint8).reshape(-1, self.columns)
-        tall = self.block[0]
-        scales = self._scales(read, begin // tall, -(-end // tall))
+        codes, scales = self.numbers(begin, end, read=read)
         return fp8.dequantize(codes, scales, block=self.block, first_row=begin, intermediate=intermediate)
 
     def _scales(self, read: Reader, begin: int, end: int) -> Float32Array:

@@ -15,7 +15,6 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +30,13 @@ from publisher.checkpoint.stored import PLAIN, StoredWeight
 from publisher.errors import CheckpointError
 from publisher.formats.spec import Layout
 from publisher.native.apart import take_apart
+from publisher.native.kernels import decoders
+from publisher.native.threads import at_once, row_chunks
 
 TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 _STEP = 16 << 20
 _RUN = 128 * 1024  # weights decoded at once; their float32 values stay in a cache
+_CODED_RUN = 1 << 19  # the same where machine code decodes them; their BF16 values do
 _AGAIN = "Copy or download the file again."
 
 
@@ -140,15 +142,19 @@ class SourceTensors:
     def _decode(self, weight: StoredWeight, begin: int, end: int) -> npt.NDArray[Any]:
         """BF16 bit patterns of some rows; runs of rows are decoded at the same time."""
         out = np.empty((end - begin, weight.columns), "<u2")
-        step = max(1, _RUN // weight.columns)
+        coded = weight.form in ("int4", "fp8")
 
-        def work(first: int, read: Callable[[str, int, int], bytes]) -> None:
-            last = min(first + step, end)
+        def work(rows: slice, read: Callable[[str, int, int], bytes]) -> None:
+            first, last = begin + rows.start, begin + rows.stop
+            if coded:
+                _decode_numbers(weight, first, *weight.numbers(first, last, read=read), out[rows])
+                return
             values = np.ascontiguousarray(weight.decode(first, last, read=read))  # rounded to BF16 already
-            out[first - begin : last - begin] = values.view("<u2")[:, 1::2]
+            out[rows] = values.view("<u2")[:, 1::2]
 
         with self._reader() as read:
-            list(_pool().map(functools.partial(work, read=read), range(begin, end, step)))
+            chunks = row_chunks(end - begin, weight.columns, _CODED_RUN if coded else _RUN)
+            at_once(chunks, functools.partial(work, read=read))
         return out
 
     @contextlib.contextmanager
@@ -187,9 +193,11 @@ def _every(first: int, count: int, step: int) -> slice:
     return slice(first, first + count * step, step)
 
 
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
+def _decode_numbers(weight: StoredWeight, first: int, numbers: Any, scales: Any, out: Any) -> None:
+    if weight.form == "int4":
+        decoders.int4_bits(numbers, scales, weight.columns, weight.block[1], out)
+    else:
+        decoders.fp8_bits(numbers, scales, weight.block, first, out)
 
 
 def _unreadable(path: Path, error: OSError) -> CheckpointError:
