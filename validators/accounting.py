@@ -11,6 +11,7 @@ from publisher.checkpoint.open import Checkpoint
 from publisher.findings import ERROR, WARNING, Found
 from publisher.rules import ENGINES, rule
 from publisher.subjects import CACHE_SCALARS, SCALE_SUFFIXES, Modules, Pair
+from publisher.subjects.modules import stack_of
 
 LOADERS = ("vllm", "sglang", "tensorrt-llm", "atom")
 # A quantized layer's own tensors, in any format a source may have; they go when the layer is quantized anew.
@@ -96,6 +97,8 @@ def _replaced(source: Module, mine: Module, suffix: str) -> bool:
     if suffix in REPLACED:
         old, new = source.weight, mine.weight
         return new is not None and (old is None or (old.dtype, old.shape) != (new.dtype, new.shape))
+    if suffix.removesuffix("_blocks").removesuffix("_scales") in stack_of(mine):
+        return True
     return suffix in STACKED and any(
         f"{suffix}_{form}" in mine.tensors for form in ("blocks", "packed", "weight_packed")
     )
@@ -133,8 +136,9 @@ def _adds(original: Module, module: Module, suffix: str) -> bool:
     old, new = original.weight, module.weight
     if old is not None and new is not None and (old.dtype, old.shape) == (new.dtype, new.shape):
         return suffix not in REPLACED and suffix in ADDED
-    stem = next((name for name in STACKED if suffix.startswith(f"{name}_")), None)
-    return suffix in ADDED or suffix == "weight" or (stem is not None and stem in original.tensors)
+    stem = next((name for name in STACKED if suffix == name or suffix.startswith(f"{name}_")), None)
+    known = stem is not None and not original.tensors.keys().isdisjoint({stem, f"{stem}_blocks"})
+    return suffix in ADDED or suffix == "weight" or known
 
 
 @rule("NM14", "other-namespace", severity=ERROR, engines=LOADERS, refuses=("vllm", "sglang"))

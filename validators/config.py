@@ -106,7 +106,7 @@ def _renamed(method: str, meant: str, alias: Mapping[str, Any], file: str) -> Fo
 def _layout(modules: Modules, quant: QuantConfig, file: str) -> Iterator[Found]:
     """Whether the tensors' names are those of the declared method."""
     native = any(name.endswith("_blocks") for name in modules.checkpoint.tensors)
-    if not modules.packed and not native:
+    if not modules.packed and not modules.stacked and not native:
         message = f"{quant.origin} declares {quant.format}, but no weight is packed; quantize the model."
         yield Found(message, file=file)
         return

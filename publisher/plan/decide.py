@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from publisher.checkpoint.header import TensorRef
 from publisher.checkpoint.modules import class_of, fused_groups, layer_of
 from publisher.checkpoint.open import Checkpoint
+from publisher.formats.fp8 import BESIDE
 from publisher.plan import sparsity
 from publisher.plan.declaration import exclude_list, hf_quant_config, implied_head, quantization_config
 from publisher.plan.experts import expanded, unexpanded
@@ -51,6 +53,8 @@ def make_plan(recipe: Recipe, checkpoint: Checkpoint, *, commit: str | None = No
         *sparsity.problems(recipe, quantized),
         *(disagreements(recipe.layout, exclude, quantized, listed_names) if quantized else ()),
     ]
+    mixed = any(decision.format for decision in decisions)
+    layers = {d.module: d.format or recipe.format for d in decisions if d.action == QUANTIZE} if mixed else {}
     sizes = _sizes(recipe, matrices, decisions)
     before, after = checkpoint.tensor_bytes, _result_bytes(recipe, checkpoint, sizes, matrices)
     return Plan(
@@ -60,8 +64,8 @@ def make_plan(recipe: Recipe, checkpoint: Checkpoint, *, commit: str | None = No
         decisions=tuple(decisions),
         classes=_classes(matrices, decisions, sizes),
         exclude=exclude,
-        quantization_config=quantization_config(recipe, exclude),
-        hf_quant_config=hf_quant_config(recipe, exclude),
+        quantization_config=quantization_config(recipe, exclude, layers),
+        hf_quant_config=hf_quant_config(recipe, exclude, layers),
         bytes_before=before,
         bytes_after=after,
         shards=_shards(recipe, checkpoint, matrices, sizes),
@@ -78,7 +82,7 @@ def _decide(policy: Policy, matrices: Sequence[Matrix], groups: Mapping[str, tup
     for matrix in matrices:
         decision = policy.decide(matrix)
         if decision.action == QUANTIZE and matrix.name in layer:
-            decision = Decision(matrix.name, QUANTIZE, decision.pattern, group=layer[matrix.name])
+            decision = replace(decision, group=layer[matrix.name])
         found.append(decision)
     return found
 
@@ -91,8 +95,10 @@ def _sizes(recipe: Recipe, matrices: Sequence[Matrix], decisions: Sequence[Decis
     sizes = {}
     for matrix, decision in zip(matrices, decisions, strict=True):
         weight = matrix.weight_size
-        if decision.action == QUANTIZE:
+        if decision.action == QUANTIZE and decision.format is None:
             weight = quantized_size(recipe, matrix.weight.elements)
+        elif decision.action == QUANTIZE:
+            weight = BESIDE[recipe.layout].size(*matrix.weight.shape)
         sizes[matrix.name] = matrix.beside + weight
     return sizes
 
@@ -136,6 +142,7 @@ def _classes(
     grouped: dict[tuple[str, str, str, str], list[Matrix]] = defaultdict(list)
     for matrix, decision in zip(matrices, decisions, strict=True):
         decided_by = decision.pattern or decision.reason
+        decided_by += f" ({decision.format})" if decision.format else ""
         grouped[class_of(matrix.name), matrix.module.role, decision.action, decided_by].append(matrix)
     return tuple(
         ClassSummary(

@@ -23,6 +23,7 @@ from publisher.plan.proof import INNER, moe_module
 MODELOPT_VERSION = "0.47.0"  # the exporter whose layout this is
 QUARK_VERSION = "0.13"
 COMPRESSED_VERSION = "0.20.0"
+MIXED_ALGO, MIXED_FORM = "MIXED_PRECISION", "mixed-precision"
 MANY = 48  # more kept modules of one class than this are written as one anchored regex in Quark's list
 
 
@@ -127,15 +128,35 @@ def _with_or_without(body: str) -> str:
 # --- blocks --------------------------------------------------------------------------------------------------------
 
 
-def quantization_config(recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any]:
-    """The block for `config.json`."""
-    return _BLOCKS[recipe.layout](recipe, exclude)
+def quantization_config(
+    recipe: Recipe, exclude: Sequence[str], layers: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The block for `config.json`.
+
+    Args:
+        recipe: gives layout, format and activations.
+        exclude: the list.
+        layers: where modules get more than one format, that of each quantized one.
+    """
+    return _MIXED[recipe.layout](recipe, exclude, layers) if layers else _BLOCKS[recipe.layout](recipe, exclude)
 
 
-def hf_quant_config(recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any] | None:
+def hf_quant_config(
+    recipe: Recipe, exclude: Sequence[str], layers: Mapping[str, str] | None = None
+) -> dict[str, Any] | None:
     """The content of `hf_quant_config.json`; None for layouts that have no such file."""
     if recipe.layout != "modelopt":
         return None
+    if layers:
+        return {
+            "producer": _producer(),
+            "quantization": {
+                "quant_algo": MIXED_ALGO,
+                "kv_cache_quant_algo": "FP8" if recipe.kv_cache != "none" else None,
+                "quantized_layers": _quantized_layers(recipe, layers),
+                "exclude_modules": list(exclude),
+            },
+        }
     return {
         "producer": _producer(),
         "quantization": {
@@ -170,6 +191,32 @@ def _modelopt_block(recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any]:
     if recipe.kv_cache != "none":
         block["kv_cache_scheme"] = {"dynamic": False, "num_bits": 8, "type": "float"}
     return block
+
+
+def _quantized_layers(recipe: Recipe, layers: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """What modelopt says of each layer; readers take a fused layer's from its members."""
+    fp4 = {"quant_algo": _algo(recipe), "group_size": FORMATS["nvfp4"].block}
+    return {name: dict(fp4) if form == "nvfp4" else {"quant_algo": form.upper()} for name, form in layers.items()}
+
+
+def _modelopt_mixed(recipe: Recipe, exclude: Sequence[str], layers: Mapping[str, str]) -> dict[str, Any]:
+    """One group for each format, and the format of each layer, as modelopt 0.47 converts its own file."""
+    groups: dict[str, Any] = {}
+    for number, form in enumerate(dict.fromkeys(layers.values())):
+        numbers: dict[str, Any] = {"dynamic": False, "num_bits": 8 if form == "fp8" else 4, "type": "float"}
+        if form != "fp8":
+            numbers["group_size"] = FORMATS["nvfp4"].block
+        group: dict[str, Any] = {"weights": numbers}
+        if form == "fp8" or recipe.activations == "calibrated":
+            group["input_activations"] = dict(numbers)
+        group["targets"] = sorted(name for name, own in layers.items() if own == form)
+        groups[f"group_{number}"] = group
+    plain = _modelopt_block(recipe, exclude)
+    return plain | {
+        "config_groups": groups,
+        "quant_algo": MIXED_ALGO,
+        "quantized_layers": _quantized_layers(recipe, layers),
+    }
 
 
 def _quark_block(recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any]:
@@ -238,10 +285,14 @@ def _compressed_block(recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any]:
     if recipe.mode == "mse":
         weights["observer"] = "mse"  # llm-compressor's word; without one its block maxima are meant
     group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs, "output_activations": None}
+    return _compressed(form, {"group_0": {**group, "format": form}}, exclude)
+
+
+def _compressed(form: str, groups: Mapping[str, Any], exclude: Sequence[str]) -> dict[str, Any]:
     return {
         "quant_method": "compressed-tensors",
         "format": form,
-        "config_groups": {"group_0": {**group, "format": form}},
+        "config_groups": dict(groups),
         "ignore": list(exclude),
         "kv_cache_scheme": None,
         "quantization_status": "compressed",
@@ -252,10 +303,36 @@ def _compressed_block(recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _compressed_mixed(recipe: Recipe, exclude: Sequence[str], layers: Mapping[str, str]) -> dict[str, Any]:
+    """A group for each format, the FP8 one the library's preset FP8_DYNAMIC; modules by name, not by class.
+
+    Where there are several groups TensorRT-LLM refuses class names, and a name must be reached by one group only.
+    """
+    own = _compressed_block(recipe, exclude)["config_groups"]["group_0"]
+    eight = {"num_bits": 8, "type": "float", "symmetric": True, "group_size": None}
+    beside = {
+        "weights": {**eight, "strategy": "channel", "dynamic": False},
+        "input_activations": {**eight, "strategy": "token", "dynamic": True},
+        "output_activations": None,
+        "format": "float-quantized",
+    }
+    groups = {}
+    for number, form in enumerate((recipe.format, "fp8")):
+        inside = sorted(name for name, other in layers.items() if other == form)
+        outside = sorted(name for name, other in layers.items() if other != form)
+        targets = dict.fromkeys(_named(outside, inside, literal=False))
+        groups[f"group_{number}"] = {**(own if form != "fp8" else beside), "targets": sorted(targets, key=_natural)}
+    return _compressed(MIXED_FORM, groups, exclude)
+
+
 _LOCAL: Mapping[str, Any] = {"dynamic": "local", "observer": "static_minmax"}
 _DYNAMIC: Mapping[str, Any] = {"dynamic": True}
 _BLOCKS: Mapping[str, Callable[[Recipe, Sequence[str]], dict[str, Any]]] = {
     "modelopt": _modelopt_block,
     "quark": _quark_block,
     "compressed-tensors": _compressed_block,
+}
+_MIXED: Mapping[str, Callable[[Recipe, Sequence[str], Mapping[str, str]], dict[str, Any]]] = {
+    "modelopt": _modelopt_mixed,
+    "compressed-tensors": _compressed_mixed,
 }

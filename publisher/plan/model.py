@@ -64,6 +64,14 @@ class Sparsity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Also:
+    """Modules that get another format than the recipe's own: `fp8`, the only one; globs as in `quantize`."""
+
+    format: str
+    quantize: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What a person asked for; every path is absolute, every default filled in.
 
@@ -78,6 +86,7 @@ class Recipe:
         kv_cache: fp8, fp8-cast or none.
         quantize: globs over the source's module names.
         keep: globs that win over `quantize`.
+        also: other formats for some modules; their globs win over `quantize`.
         sparsity: what is pruned; None for nothing.
         statistics: what activations were measured to be, for the engine native.
         shard_size: largest size of an output shard in bytes.
@@ -93,6 +102,7 @@ class Recipe:
     kv_cache: str = "none"
     quantize: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    also: tuple[Also, ...] = ()
     sparsity: Sparsity | None = None
     calibration: Calibration | None = None
     statistics: Path | None = None
@@ -108,10 +118,12 @@ class Recipe:
             if isinstance(value, Mapping):
                 return {key: clean(item) for key, item in value.items() if item is not None}
             if isinstance(value, tuple):
-                return list(value)
+                return [clean(item) for item in value]
             return str(value) if isinstance(value, Path) else value
 
         result: dict[str, Any] = clean(asdict(self))
+        if not self.also:
+            del result["also"]
         return result
 
     @property
@@ -130,6 +142,7 @@ class Decision:
         pattern: the glob that decided, None when none matched.
         reason: why, in words, where no pattern decided.
         group: name of the fused layer whose members share a global scale, None when alone.
+        format: what it is quantized to where that is not the recipe's own format.
     """
 
     module: str
@@ -137,6 +150,7 @@ class Decision:
     pattern: str | None = None
     reason: str = ""
     group: str | None = None
+    format: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +220,11 @@ class Plan:
     def quantized(self) -> tuple[Decision, ...]:
         """The modules that will be quantized."""
         return tuple(decision for decision in self.decisions if decision.action == QUANTIZE)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether modules get more than one format."""
+        return any(decision.format is not None for decision in self.decisions)
 
     @property
     def kept(self) -> tuple[Decision, ...]:

@@ -39,9 +39,10 @@ class Policy:
 
     def __init__(self, recipe: Recipe, predicting: Iterable[str] = ()) -> None:
         self.quantize, self.keep = Globs(recipe.quantize), Globs(recipe.keep)
+        self.also = tuple((one.format, Globs(one.quantize)) for one in recipe.also)
         by_role: dict[str, list[str]] = defaultdict(list)
         numbers = {layer_of(layer) for layer in predicting}
-        for pattern in recipe.quantize:
+        for pattern in (*recipe.quantize, *(pattern for one in recipe.also for pattern in one.quantize)):
             by_role[role_of(pattern.replace("*", "").replace("?", ""))].append(pattern)
             if numbers and layer_of(pattern) in numbers:
                 by_role["mtp"].append(pattern)
@@ -53,7 +54,7 @@ class Policy:
         keep = self._first(self.keep, matrix)
         if keep is not None:
             return Decision(name, KEEP, keep)
-        pattern = self._first(self.quantize, matrix)
+        form, pattern = self._asked(matrix)
         if pattern is None:
             return Decision(name, KEEP, reason=NO_PATTERN)
         if role in PROTECTED:
@@ -64,7 +65,15 @@ class Policy:
             return Decision(name, KEEP, reason="experts stacked in one tensor")
         if len(matrix.weight.shape) != 2 and not matrix.experts:
             return Decision(name, KEEP, reason=f"weight has {len(matrix.weight.shape)} dimensions, not 2")
-        return Decision(name, QUANTIZE, pattern)
+        return Decision(name, QUANTIZE, pattern, format=form)
+
+    def _asked(self, matrix: Matrix) -> tuple[str | None, str | None]:
+        """The format, None for the recipe's own, and the pattern that asks for it; other formats win."""
+        for form, globs in self.also:
+            pattern = self._first(globs, matrix)
+            if pattern is not None:
+                return form, pattern
+        return None, self._first(self.quantize, matrix)
 
     @staticmethod
     def _first(globs: Globs, matrix: Matrix) -> str | None:

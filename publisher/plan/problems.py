@@ -37,10 +37,12 @@ def problems(
     """
     quantized = [m for m, d in zip(matrices, decisions, strict=True) if d.action == QUANTIZE]
     chosen = {matrix.name for matrix in quantized}
+    formats = {d.module: d.format or recipe.format for d in decisions if d.action == QUANTIZE}
     yield from _unmatched(policy, matrices)
     if not quantized:
         yield "nothing would be quantized: no `quantize` pattern reaches a weight that may be; see the table of modules"
-    yield from _shapes(recipe, quantized)
+    yield from _shapes(recipe, quantized, formats)
+    yield from _several(recipe, groups, formats)
     yield from _engine(recipe, matrices)
     yield from _partly(groups, chosen)
     yield from _mixed_experts(matrices, chosen)
@@ -56,13 +58,15 @@ def problems(
 def _unmatched(policy: Policy, matrices: Sequence[Matrix]) -> Iterator[str]:
     names = [name for m in matrices for name in m.names]
     names += [f"{m.name}.{suffix}" for m in matrices if m.stacked for suffix in fused_expert_tensors(m.module)]
-    for pattern in policy.quantize.unused(names):
+    globs = [policy.quantize, *(globs for _, globs in policy.also)]
+    for pattern in (pattern for one in globs for pattern in one.unused(names)):
         yield f"the quantize pattern {pattern!r} matches none of the {len(matrices):,} weight matrices; correct it"
 
 
-def _shapes(recipe: Recipe, quantized: Sequence[Matrix]) -> Iterator[str]:
+def _shapes(recipe: Recipe, quantized: Sequence[Matrix], formats: Mapping[str, str]) -> Iterator[str]:
     block = FORMATS[recipe.format].block
-    uneven = [m for m in quantized if m.weight.shape[-1] % block or not m.weight.shape[-1]]
+    blocked = [m for m in quantized if formats[m.name] == recipe.format]
+    uneven = [m for m in blocked if m.weight.shape[-1] % block or not m.weight.shape[-1]]
     if uneven:
         widths = ", ".join(map(str, sorted({m.weight.shape[-1] for m in uneven})[:5]))
         yield (
@@ -73,6 +77,23 @@ def _shapes(recipe: Recipe, quantized: Sequence[Matrix]) -> Iterator[str]:
     if odd:
         dtypes = ", ".join(sorted({m.weight.dtype for m in odd}))
         yield f"{by_class(m.name for m in odd)} are {dtypes}; this version reads {', '.join(FLOATS)}; keep them"
+
+
+def _several(recipe: Recipe, groups: Mapping[str, tuple[str, ...]], formats: Mapping[str, str]) -> Iterator[str]:
+    """Layers that engines build as one and that would get two formats; formats asked for in vain."""
+    if not recipe.also:
+        return
+    fused = [name for name, members in groups.items() if len({formats[m] for m in members if m in formats}) > 1]
+    experts: dict[str, set[str]] = defaultdict(set)
+    for name, form in formats.items():
+        experts[moe_module(name) or name].add(form)
+    split = [*fused, *(name for name, forms in experts.items() if len(forms) > 1)]
+    if split:
+        yield f"{by_class(split)} would get two formats; engines load each as one layer, so choose one for all of it"
+    for form in {one.format for one in recipe.also} - set(formats.values()):
+        yield f"no module would be quantized to {form}; correct the patterns of `also`"
+    if formats and recipe.format not in formats.values():
+        yield f"no module would be quantized to {recipe.format}, the recipe's format; correct `quantize` or `also`"
 
 
 def _engine(recipe: Recipe, matrices: Sequence[Matrix]) -> Iterator[str]:

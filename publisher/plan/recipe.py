@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from publisher import jsonio
+from publisher.formats.fp8 import BESIDE
 from publisher.matching import PatternError, check_pattern
-from publisher.plan.model import Calibration, Evaluation, Recipe, Sparsity, TargetSpec
+from publisher.plan.model import Also, Calibration, Evaluation, Recipe, Sparsity, TargetSpec
 
 MAX_RECIPE = 4 << 20
 HUB_SOURCE = re.compile(r"hf://[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[A-Za-z0-9][\w./-]{0,199})?")
@@ -86,6 +87,7 @@ def _build(document: Mapping[str, Any], base: Path) -> Recipe:
         kv_cache=document.get("kv_cache", "none"),
         quantize=tuple(document["quantize"]),
         keep=tuple(document.get("keep", ())),
+        also=tuple(Also(format=one["format"], quantize=tuple(one["quantize"])) for one in document.get("also", ())),
         sparsity=_sparsity(document.get("sparsity")),
         calibration=_with_path(Calibration, document.get("calibration"), base),
         statistics=_path(document["statistics"], base) if "statistics" in document else None,
@@ -136,6 +138,7 @@ def _objections(recipe: Recipe, document: Mapping[str, Any]) -> Iterator[str]:
     yield from _kv_cache(recipe)
     yield from _calibration(recipe)
     yield from _pruning(recipe)
+    yield from _also(recipe)
     for key in ("quantize", "keep"):
         yield from _patterns(key, document.get(key, ()))
     if recipe.sparsity is not None:
@@ -204,6 +207,24 @@ def _pruning(recipe: Recipe) -> Iterator[str]:
         yield (
             "`sparsity.choose`: hessian needs `statistics`, a file of `publisher calibrate --second-moments`; or use "
             "magnitude"
+        )
+
+
+def _also(recipe: Recipe) -> Iterator[str]:
+    """FP8 among FP4: who writes it, in which layout, and what its readers need."""
+    if not recipe.also:
+        return
+    for number, one in enumerate(recipe.also):
+        yield from _patterns(f"also.{number}.quantize", one.quantize)
+    how = BESIDE.get(recipe.layout)
+    if recipe.engine != "native":
+        yield f"`also`: engine {recipe.engine} writes one format in this version; use native"
+    elif how is None:
+        yield f"`also`: {recipe.layout} layout with two formats is not available in this version; use compressed-tensors"
+    elif how.inputs and recipe.activations != "calibrated":
+        yield (
+            "`also`: engines read FP8 in modelopt layout with stored input scales; name `statistics`, a file of "
+            "`publisher calibrate`, or use layout compressed-tensors, where they are computed when serving"
         )
 
 

@@ -4,7 +4,7 @@ Error and cosine are taken over every weight, or over a sample where one is aske
 sample of blocks always, because it is tried in several modes. A sample is whole rows in a few runs spread over the
 matrix, the same ones every time. Rows are read in pieces, so memory stays bounded whatever the matrix.
 
-A source may be BF16, F16, F32, INT4 or FP8, alone or fused (see `checkpoint.weights`). What cannot be compared is left
+A source may be BF16, F16, F32, INT4, FP8 or MXFP4, alone or fused (see `checkpoint.weights`). What cannot be compared is left
 to the meter with its reason, so that no rule passes it for checked. Layers stored in FP8 or INT4 are compared too, by
 their error alone.
 """
@@ -27,8 +27,8 @@ from publisher.formats.int4 import Intermediate, Order
 from publisher.formats.makers import Sample, Verdict
 from publisher.subjects.comparison import Compared, Comparison
 from publisher.subjects.evidence import Evidence, Meter
-from publisher.subjects.modules import is_packed
-from publisher.subjects.packed import PackedWeight, open_packed
+from publisher.subjects.modules import is_packed, stack_of
+from publisher.subjects.packed import PackedWeight, open_packed, open_stacks
 from publisher.subjects.pruned import NONZERO, pruned_modules
 from publisher.subjects.reading import is_local
 from publisher.subjects.recoded import compare, pair_of, recoded
@@ -85,10 +85,12 @@ class _Reading:
         modules.sort(key=lambda m: (m.ref.shard, m.ref.begin))
         self.pruned = frozenset(module.name for module in pruned_modules(self.evidence, self.meter))
         pairs = [pair for module in modules if (pair := self._pair(module)) is not None]
+        pairs += self._stacked()
         self.meter.total += sum(self._planned(packed, original) for packed, original in pairs)
         twins = Twins([packed.module.name for packed, _ in pairs], self.source, self._read)
         for packed, original in pairs:
             compared = self._compare(packed, original, twins)
+            packed.forget()
             self.modules.append(compared)
             yield compared
         yield from self._recoded()
@@ -106,8 +108,21 @@ class _Reading:
             self.modules.append(compared)
             yield compared
         for name, ref in checkpoint.tensors.items():
-            if ref.dtype == "U8" and name.endswith(STACKED):
+            parent, _, suffix = name.rpartition(".")
+            if ref.dtype == "U8" and name.endswith(STACKED) and suffix not in stack_of(checkpoint.modules[parent]):
                 self._leave("experts packed in one tensor are not compared")
+
+    def _stacked(self) -> Iterator[tuple[PackedWeight, StoredWeight]]:
+        """Experts that are packed in one tensor."""
+        try:
+            for packed in open_stacks(self.evidence.checkpoint, self.meter):
+                original = locate(self.source, packed.module.name, (packed.rows, packed.columns))
+                if (original.rows, original.columns) != (packed.rows, packed.columns):
+                    mine, theirs = [packed.rows, packed.columns], [original.rows, original.columns]
+                    raise UnreadableWeight(f"it unpacks to {mine}, the source has {theirs}")
+                yield packed, original
+        except UnreadableWeight as error:
+            self._leave(error.message)
 
     def _pair(self, module: Module) -> tuple[PackedWeight, StoredWeight] | None:
         try:
@@ -202,7 +217,7 @@ class _Reading:
 
         A quantized source is rounded unless that explains less, one in F32 or F16 the other way round.
         """
-        verdict, packs = makers.judge(sample), original.form in ("int4", "fp8")
+        verdict, packs = makers.judge(sample), original.form in ("int4", "fp8", "mxfp4")
         first: Intermediate = "BF16" if packs or original.form == "BF16" else "F32"
         if verdict.wrong == 0 or original.form == "BF16":
             return verdict, first

@@ -61,6 +61,11 @@ class Modules:
         return tuple(module for module in self.checkpoint.modules.values() if is_packed(module))
 
     @functools.cached_property
+    def stacked(self) -> tuple[Module, ...]:
+        """Modules that hold the packed experts of a layer in one tensor for each projection."""
+        return tuple(module for module in self.checkpoint.modules.values() if stack_of(module))
+
+    @functools.cached_property
     def exclusion(self) -> Exclusion:
         """The exclude list as its producer and the engines read it."""
         return Exclusion(self.checkpoint, self.packed, self.predicts)
@@ -164,6 +169,18 @@ def is_packed(module: Module) -> bool:
     if weight is not None and (weight.dtype.startswith("F8") or weight.dtype == "I32"):
         return "weight_scale_2" in module.tensors or "weight_global_scale" in module.tensors
     return any(suffix in module.tensors for suffix in ("weight_scale", "weight_scale_2", "weight_global_scale"))
+
+
+def stack_of(module: Module) -> tuple[str, ...]:
+    """The projections of a layer whose experts are packed in one tensor each, as modelopt stores gpt-oss's NVFP4."""
+    if module.role != "expert":
+        return ()
+    found = []
+    for suffix, ref in module.tensors.items():
+        scale = module.tensors.get(f"{suffix}_weight_scale")
+        if ref.dtype == "U8" and len(ref.shape) == 3 and scale is not None and scale.dtype == "F8_E4M3":
+            found.append(suffix)
+    return tuple(found)
 
 
 def module_format(checkpoint: Checkpoint, module: Module) -> str | None:
