@@ -99,6 +99,9 @@ def _int4_weight(
     beside = sorted({"weight_zero_point", "weight_g_idx"} & tensors.keys())
     if beside:
         raise UnreadableWeight(f"INT4 with {beside[0]} (asymmetric or reordered) is not decoded here")
+    lost = _declared_beside(checkpoint.quant)
+    if lost is not None:
+        raise UnreadableWeight(f"INT4 that is declared {lost[0]} and has no {lost[1]}")
     if scale is None or scale.dtype not in PLAIN or len(scale.shape) != 2 or len(packed.shape) != 2:
         raise UnreadableWeight("INT4 without a matrix of floating-point scales")
     rows, words = packed.shape
@@ -117,6 +120,20 @@ def _int4_weight(
         scale=scale,
         block=(1, group),
     )
+
+
+def _declared_beside(quant: QuantConfig | None) -> tuple[str, str] | None:
+    """What a declaration of INT4 says there must be beside the codes: how it says it, and the tensor."""
+    groups: Any = quant.raw.get("config_groups") if quant is not None else None
+    for group in groups.values() if isinstance(groups, Mapping) else ():
+        weights = group.get("weights") if isinstance(group, Mapping) else None
+        if not isinstance(weights, Mapping) or weights.get("num_bits") != 4 or weights.get("type") != "int":
+            continue
+        if weights.get("symmetric") is False:
+            return "asymmetric", "weight_zero_point"
+        if weights.get("actorder") in ("group", "dynamic", True):
+            return f"reordered (actorder {weights['actorder']})", "weight_g_idx"
+    return None
 
 
 def _logical_columns(checkpoint: Checkpoint, ref: TensorRef | None, rows: int, words: int) -> int:

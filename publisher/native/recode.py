@@ -2,9 +2,9 @@
 
 FP8: `code = E4M3(w / scale)` with `scale = largest / 448`, over the fused layer or, by rows, over each row; an all-zero
 one counts as if its largest weight were 1. A stack is written as modelopt 0.47 exports gpt-oss's: packed codes
-(E, in / 2, out) and block scales (E, in / 16, out), both turned around, and one global scale for all experts. Experts in
-MXFP4 keep their codes wherever the scales reach (`formats.recast`); others are quantized in the job's mode. One expert
-is in memory at a time, and the block scales of all.
+(E, in / 2, out) and block scales (E, in / 16, out), both turned around, and one global scale for all experts. Experts
+in MXFP4 keep their codes wherever the scales reach (`formats.recast`); others are quantized in the job's mode. One
+expert is in memory at a time, and the block scales of all.
 Refused: NaN and infinite weights, a NaN block scale, by name.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ def with_stacks(seen: Statistics, stacks: Mapping[str, tuple[StoredWeight, ...]]
         own = [seen.modules[one] for one in names if one in seen.modules]
         if own and name not in found:
             found[name] = Observed(max(one.amax for one in own), sum(one.tokens for one in own))
-    return Statistics(modules=found, metadata=seen.metadata)
+    return replace(seen, modules=found)
 
 
 # --- stacks --------------------------------------------------------------------------------------------------------

@@ -54,11 +54,11 @@ def prepare(job: Job) -> Work:
         CheckpointError: the source, the statistics or the job's modules do not do; named.
     """
     source = SourceTensors(job.source, job.quantize, job.stored)
-    seen = None if job.statistics is None else statistics.read(job.statistics)
+    seen = None if job.statistics is None else recode.with_stacks(statistics.read(job.statistics), source.stacks)
     ranges = InputRanges(amax={}, substituted={})
     if seen is not None and job.activations == "calibrated":
         how = fp8.BESIDE.get(job.layout)
         beside = job.fp8 if how is not None and how.inputs else ()
-        ranges = statistics.input_ranges(recode.with_stacks(seen, source.stacks), (*job.quantize, *beside), job.groups)
+        ranges = statistics.input_ranges(seen, (*job.quantize, *beside), job.groups)
     units = plan_units(source.refs, job, repacked=source.repacked, stacks=source.stacks)
     return Work(job=job, source=source, seen=seen, ranges=ranges, units=units, layout=plan_layout(units, job))
