@@ -33,6 +33,7 @@ from publisher import __version__
 from publisher.errors import AccessError, HubError, PublisherError
 from publisher.hub.patience import Patience, asked_to_wait
 from publisher.hub.target import OvertakenError, QuotaError, TransientHubError
+from publisher.hub.work import DAMAGED
 from publisher.journal import mask
 
 Result = TypeVar("Result")
@@ -45,6 +46,8 @@ FAILURES: tuple[type[Exception], ...] = (TRANSPORT_ERROR, OSError, RuntimeError,
 AGAIN = "Run the same command again; it goes on from here."
 LOGIN = "Log in with `hf auth login`, or set HF_TOKEN, with a token that may write to this repository."
 ROOM = "Make room or pay for storage in the account's settings, then run the same command again."
+_EXPIRED = re.compile(r"\bexpired\b|SignatureDoesNotMatch|RequestTimeTooSkewed", re.IGNORECASE)  # of an address
+_UNLIKE = re.compile(r"\bsha-?256\b|\bhash\b.*\b(?:mismatch|match|differ)", re.IGNORECASE)
 _NO_ROOM = re.compile(r"\bstorage\b|\bquota\b|payload too large|insufficient space", re.IGNORECASE)
 
 # The Xet transport tells a refusal in words only. Of its addresses those of the services are refused for good; those
@@ -160,6 +163,8 @@ class HubClient:
         told = f"{place} (HTTP {status}): {said}."
         if status in (402, 413, 507) or (status == 403 and _NO_ROOM.search(said)):
             return QuotaError(told, hint=ROOM)
+        if status == 403 and _EXPIRED.search(said):  # a signed address, not the login: the next attempt gets another
+            return TransientHubError(told, hint=AGAIN)
         if status in (401, 403):
             return AccessError(told, hint=LOGIN)
         if isinstance(error, RepositoryNotFoundError):
@@ -185,6 +190,8 @@ class HubClient:
             return HubError(f"{place}: {said}.", hint="Check this machine's disk, then run the same command again.")
         if re.search(r"\b(402|403|413|507)\b", said) and _NO_ROOM.search(said):
             return QuotaError(f"{place}: {said}.", hint=ROOM)
+        if _UNLIKE.search(said):
+            return TransientHubError(f"{place}: {said}.", hint=DAMAGED)
         if type(root) is ValueError:
             return HubError(f"{place}: {said}.", hint="Mend what is named, then run the same command again.")
         return TransientHubError(f"{place}: {said}.", hint="Check the network. " + AGAIN)

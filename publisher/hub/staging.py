@@ -77,7 +77,9 @@ def _why_not(work: Work) -> str:
     if not work.target.keeps_revisions:
         return "This target has no drafts that could be proven first."
     settings = work.target.settings()
-    if settings is None or not settings.private:
+    if settings is None:
+        return "There is no repository yet."
+    if not settings.private:
         return "It is public already."
     history = work.target.at(MAIN).history(None)
     ours = len(history) < LONG and all(publication.mark in commit.message for commit in history[:-1])

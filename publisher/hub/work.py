@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from publisher.errors import CheckpointError, HubError, PublisherError
-from publisher.hub.comparison import compare, everything, groups
+from publisher.hub.comparison import compare, everything, groups, is_weight
 from publisher.hub.patience import Patience
 from publisher.hub.progress import Meter
 from publisher.hub.target import (
@@ -32,6 +32,10 @@ Emit = Callable[[str, Mapping[str, Any]], None]
 DIRECT, DRAFT = "direct", "draft"
 PORTION = 200 * 10**9  # bytes of weights in one commit: what is committed is not even read again
 AGAIN = "Run the same command again; it goes on from here."
+DAMAGED = (
+    "Run the same command again. If that ends here too, damaged contents are kept under the right name and the right "
+    "ones are not taken: delete that file for good in the repository's settings, or the repository, and run again."
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -176,14 +180,14 @@ class Work:
             if item.kind != "missing" and local[item.kind] == item.actual:
                 raise CheckpointError(f"{path} changed after its manifest was built.", hint="Build it again.")
         if different:
-            raise TransientHubError(unlike(self.place, different), hint="Run the same command again.")
+            raise TransientHubError(unlike(self.place, different), hint=next_step(different))
 
     def require(self, differences: list[Difference]) -> None:
         """Refuse a place that is not as it should be."""
         if differences:
             raise TransientHubError(
                 unlike(self.place, differences),
-                hint="Nothing of it is shown to anybody. Run the same command again; it sends what is wrong.",
+                hint=f"Nothing of it is shown to anybody. {next_step(differences)}",
             )
 
     # --- settings --------------------------------------------------------------------------------------------------
@@ -256,6 +260,12 @@ def portions(entries: Iterable[FileEntry], limit: int = PORTION) -> Iterator[lis
         portion.append(entry)
         size += entry.size
     yield portion
+
+
+def next_step(differences: list[Difference]) -> str:
+    """What to do about contents that did not arrive; a store that names contents by digest does not replace them."""
+    damaged = any(item.kind == "sha256" and is_weight(item.path) for item in differences)
+    return DAMAGED if damaged else "Run the same command again; it sends what is wrong."
 
 
 def unlike(target: Target, differences: list[Difference]) -> str:

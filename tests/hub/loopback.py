@@ -42,8 +42,9 @@ class LoopbackHub(Hub):
         self.log: list[Request] = []
         self.faults: list[Callable[[Request], Fault | None]] = []
         self.latency = 0.0  # seconds before every reply
+        self.cuts: list[tuple[str, str, int]] = []  # method, pattern, bytes: a body that is cut off there, once each
         self._lock = threading.RLock()
-        self._server = Server(("127.0.0.1", 0), handler(self.answer))
+        self._server = Server(("127.0.0.1", 0), handler(self.answer, self._patience))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
@@ -94,6 +95,14 @@ class LoopbackHub(Hub):
             if not found or found[-1] != tree:
                 found.append(tree)
         return found
+
+    def _patience(self, method: str, path: str) -> int | None:
+        with self._lock:
+            for number, (wanted, pattern, size) in enumerate(self.cuts):
+                if method == wanted and re.search(pattern, path):
+                    del self.cuts[number]
+                    return size
+        return None
 
     # --- dispatch --------------------------------------------------------------------------------------------------
 

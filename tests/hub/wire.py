@@ -54,7 +54,7 @@ class Fault:
 
     `cut` sends so many bytes of the body and hangs up, `whole` ignores the range asked for, `more` appends so many
     bytes, `endless` never stops sending, `lies` are headers put over the true ones, `trickle` waits so many seconds
-    after every byte.
+    after every byte, `stall` before the first.
     """
 
     status: int | None = None
@@ -69,12 +69,14 @@ class Fault:
     endless: bool = False
     lies: dict[str, str] = field(default_factory=dict)
     trickle: float = 0.0
+    stall: float = 0.0
 
     def shape(self, reply: Reply) -> Reply:
         """The reply as this fault sends it."""
         reply.headers |= self.lies
         reply.body += bytes(self.more)
         reply.cut, reply.endless, reply.trickle = self.cut, self.endless, self.trickle
+        reply.stall = self.stall
         return reply
 
 
@@ -86,6 +88,7 @@ class Reply:
     cut: int | None = None
     endless: bool = False
     trickle: float = 0.0
+    stall: float = 0.0
 
     def pieces(self) -> Iterator[bytes]:
         """The body as it is sent."""
@@ -138,7 +141,10 @@ class Server(ThreadingHTTPServer):
         """A client that hangs up in the middle is what some tests are about."""
 
 
-def handler(answer: Callable[[Request], Reply | None]) -> type[BaseHTTPRequestHandler]:
+Patience = Callable[[str, str], int | None]  # method and path to the bytes of a body after which the line is cut
+
+
+def handler(answer: Callable[[Request], Reply | None], patience: Patience) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         wbufsize = 64 * 1024  # one packet for head and body; two would wait for each other
@@ -146,6 +152,11 @@ def handler(answer: Callable[[Request], Reply | None]) -> type[BaseHTTPRequestHa
 
         def _serve(self) -> None:
             url = urlsplit(self.path)
+            if (limit := patience(self.command, url.path)) is not None:
+                self.rfile.read(min(limit, int(self.headers.get("Content-Length", 0))))
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
             scheme, _, token = self.headers.get("Authorization", "").partition(" ")
             request = Request(
                 method=self.command,
@@ -161,6 +172,7 @@ def handler(answer: Callable[[Request], Reply | None]) -> type[BaseHTTPRequestHa
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
+            time.sleep(reply.stall)
             self.send_response(reply.status)
             for name, value in reply.headers.items():
                 self.send_header(name, value)
