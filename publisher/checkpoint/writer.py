@@ -276,13 +276,14 @@ class StagedWriter:
         }
         jsonio.write_atomic(self.files / INDEX, jsonio.dump_json(index))
 
-    def finish(self, record: Mapping[str, Any]) -> None:
+    def finish(self, record: Mapping[str, Any], *, index: bool = True) -> None:
         """Write the index, flush everything, rename to the final name and clear the staging folder.
 
         Side files must lie in `files` by now.
 
         Args:
             record: kept beside the output as `<output>.quantize.json`.
+            index: whether to write one; an index that is to be another's byte for byte is a side file.
 
         Raises:
             CheckpointError: shards are missing, or `output` appeared meanwhile.
@@ -293,7 +294,8 @@ class StagedWriter:
         if missing:
             raise CheckpointError(f"{len(missing)} of {len(self.layout)} shards are not written, first {missing[0]}.")
         with disk_errors(self.staging, 0):
-            self._write_index()
+            if index:
+                self._write_index()
             commit(self.files, self.output, self.plan_digest, record)
         clear(self.staging)
 

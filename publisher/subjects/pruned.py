@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from publisher.checkpoint.modules import Module
+from publisher.checkpoint.open import Checkpoint
 from publisher.checkpoint.stored import UnreadableWeight
 from publisher.matching import Globs, PatternError, check_pattern
 from publisher.subjects.evidence import Evidence, Meter
@@ -66,10 +67,18 @@ def declares_pruning(evidence: Evidence, meter: Meter) -> bool:
 
 def pruned_modules(evidence: Evidence, meter: Meter) -> tuple[Module, ...]:
     """The packed weights a declaration is about, in file order; none where nothing is declared."""
-    if not declares_pruning(evidence, meter):
-        return ()
-    packed = [m for m in evidence.checkpoint.modules.values() if is_packed(m) and m.weight is not None]
-    globs = _named(evidence)
+    return pruned_in(evidence.checkpoint) if declares_pruning(evidence, meter) else ()
+
+
+def pruned_in(checkpoint: Checkpoint, globs: Globs | None = None) -> tuple[Module, ...]:
+    """The packed weights that are pruned if any are, in file order.
+
+    Args:
+        checkpoint: the checkpoint.
+        globs: over their modules; what config.json says where None, the experts or all where it says nothing.
+    """
+    packed = [m for m in checkpoint.modules.values() if is_packed(m) and m.weight is not None]
+    globs = globs or _named(checkpoint)
     if globs is None:
         found = [m for m in packed if m.role == "expert"] or packed
     else:
@@ -77,9 +86,9 @@ def pruned_modules(evidence: Evidence, meter: Meter) -> tuple[Module, ...]:
     return tuple(sorted(found, key=lambda m: (m.ref.shard, m.ref.begin)))
 
 
-def _named(evidence: Evidence) -> Globs | None:
+def _named(checkpoint: Checkpoint) -> Globs | None:
     """The globs config.json names the pruned modules by; None where it names none that can be read."""
-    stated = evidence.checkpoint.config.get("sparsity")
+    stated = checkpoint.config.get("sparsity")
     modules = stated.get("modules") if isinstance(stated, Mapping) else None
     if not isinstance(modules, list) or not modules or len(modules) > MAX_GLOBS:
         return None
