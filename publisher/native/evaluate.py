@@ -6,6 +6,9 @@ exp(sum of -log p / tokens scored). *Weight-only* means that packed weights are 
 and KV cache stay at full precision: float32 on a CPU, BF16 on a GPU, the same for both. It says what rounding the
 weights costs, not what an FP4 kernel computes.
 
+With `activations: simulated` the quantized model reads the windows a second time with the inputs of its packed layers
+rounded as a kernel takes them (`activations.py`): W4A4, but for the order in which kernels add.
+
 The job's keys are `data/schemas/evaluate.schema.json`. Events go to standard output, one JSON object a line; the result
 is one JSON file, there only when complete. Exit codes: 0 measured, 2 bad input, 5 the libraries or the hardware failed,
 6 stopped. A perplexity that is no finite number is refused: that checkpoint is broken.
@@ -54,6 +57,7 @@ class Job:
     length: int = 512
     prompt: str | None = None
     new_tokens: int = 24
+    activations: str = "exact"
     device: str = "auto"
 
 
@@ -172,14 +176,19 @@ def _measure(
     """One model after the other in memory, never both."""
     from publisher.native.dequantized import load_model
 
-    progress = Progress(STAGE, 2 * len(windows) * job.length, "tokens")
+    passes = 3 if job.activations == "simulated" else 2
+    progress = Progress(STAGE, passes * len(windows) * job.length, "tokens")
     model = load_model(job.source, dtype=dtype, device=device)
     before = score(model, windows, partial(progress.add, job.length, what="source"))
     del model
     model = load_model(job.checkpoint, dtype=dtype, device=device)
     after = score(model, windows, partial(progress.add, job.length, what="checkpoint"))
     text = continuation(model, tokenizer, job.prompt, job.new_tokens) if job.prompt else None
-    return {"source": before.to_json(), "checkpoint": after.to_json(), "continuation": text}
+    measured = {"source": before.to_json(), "checkpoint": after.to_json(), "continuation": text}
+    if job.activations == "simulated":
+        advance = partial(progress.add, job.length, what="activations")
+        measured["activations"] = score_w4a4(model, job.checkpoint, windows, advance).to_json()
+    return measured
 
 
 def _require_libraries() -> None:
@@ -273,6 +282,29 @@ def score(model: Any, windows: Sequence[Sequence[int]], advance: Callable[[], No
             if advance is not None:
                 advance()
     return Score(nll=total / tokens, tokens=tokens, seconds=time.monotonic() - started)
+
+
+def score_w4a4(
+    model: Any, folder: Path, windows: Sequence[Sequence[int]], advance: Callable[[], None] | None = None
+) -> Score:
+    """The same score with the inputs of packed layers rounded as the checkpoint declares.
+
+    Args:
+        model: what `dequantized.load_model` made of `folder`.
+        folder: the quantized checkpoint.
+        windows: as for `score`.
+        advance: called after each window.
+
+    Raises:
+        PublisherError: the checkpoint is weight-only.
+        CheckpointError: an activation or the model's answer is no number.
+    """
+    from publisher.native.activations import SimulatedActivations
+
+    with SimulatedActivations(model, folder) as simulated:
+        found = score(model, windows, advance)
+    simulated.require_used()
+    return found
 
 
 def continuation(model: Any, tokenizer: Any, prompt: str, new_tokens: int) -> str:

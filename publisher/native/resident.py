@@ -68,11 +68,11 @@ def load(folder: Path, tensors: SourceTensors, *, device: str, trust: bool = Fal
             f"{folder} gives no value to {len(absent):,} parameters of {type(model).__name__}, first {absent[0]}.",
             hint="Validate the checkpoint; a model made up in part has no activations worth measuring.",
         )
-    _show_experts(model)
+    show_experts(model)
     return model.eval()
 
 
-def _show_experts(model: Any) -> None:
+def show_experts(model: Any) -> None:
     """Compute experts one after the other, in models inside a model too, which transformers' own setter passes over."""
     for module in model.modules():
         config: Any = getattr(module, "config", None)

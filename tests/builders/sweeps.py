@@ -1,6 +1,6 @@
 """modelopt's FP8 scale sweep written out in torch, element after element, as its documentation gives it.
 
-Independent of the product: candidates from torch's own E4M3, elements from a table, sixteen errors added in their order.
+Independent of the product: candidates are torch's own E4M3, elements a table, sixteen errors added in their order.
 """
 
 from __future__ import annotations

@@ -244,3 +244,20 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
         for number, handler in zip((signal.SIGTERM, signal.SIGINT), handlers, strict=True):
             signal.signal(number, handler)
     assert "Usage" in json.loads(capsys.readouterr().out)["payload"]["message"]
+
+
+def test_the_program_also_measures_with_activations_rounded(tmp_path: Path) -> None:
+    path = write_job(tmp_path, activations="simulated", prompt=None)
+    code, events = program(path)
+    assert code == 0, events[-1]
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    exact, rounded = found["checkpoint"], found["activations"]
+    assert rounded["tokens"] == exact["tokens"]
+    assert rounded["nll"] != exact["nll"]
+    assert rounded["perplexity"] == pytest.approx(exact["perplexity"], rel=0.2)
+    weight_only = write(nvfp4(llama(), activations=False), tmp_path / "w4a16")
+    job = json.loads(path.read_text())
+    path.write_text(json.dumps({**job, "checkpoint": str(weight_only)}))
+    code, events = program(path)
+    assert (code, events[-1]["kind"]) == (2, "error")
+    assert "weight-only" in events[-1]["payload"]["message"]

@@ -30,7 +30,7 @@ from tests.builders import moonshot
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 ROOT = Path(__file__).parents[2]
 KIMI_001, KIMI_002, KIMI_003, KIMI_004 = ready_recipes()
-# What the rules say that is no fault: an INT4 source leaves shared experts and dense layer in 16 bits, and 001 packs them.
+# No fault: an INT4 source leaves shared experts and the dense layer in 16 bits, and 001 packs them.
 ARGUED = {(KIMI_001, "int4"): {"NU14"}}
 
 
