@@ -5,14 +5,19 @@ Facts of headers and configuration, a label and a sentence each; what cannot wor
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from publisher.checkpoint.encoded import NAMES
+from publisher.checkpoint.experts import BLOCKS
 from publisher.checkpoint.modules import Module, fused_groups
 from publisher.checkpoint.open import Checkpoint
 from publisher.checkpoint.parallel import LOADERS, tensor_parallel
+from publisher.plan.matrix import matrices_of
 from publisher.plan.model import Plan
 from publisher.plan.obstacles import by_class
+from publisher.units import format_bytes
 
 COUNTS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
 
@@ -24,10 +29,26 @@ def notices(plan: Plan, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
         plan: the plan.
         checkpoint: its source.
     """
+    yield "source weights", stored_as(checkpoint)
     yield from _split(plan, checkpoint)
     yield from _tied(checkpoint)
     yield from _predicting(plan, checkpoint)
     yield from _parallel(plan, checkpoint)
+
+
+def stored_as(checkpoint: Checkpoint) -> str:
+    """What the source's weight matrices are stored as: `INT4 69,120 (507 GB), BF16 434 (23 GB)`."""
+    counts: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for matrix in matrices_of(checkpoint):
+        kind = NAMES[matrix.encoded.form] if matrix.encoded else matrix.weight.dtype
+        if matrix.stacked:
+            blocks = any(suffix.endswith(BLOCKS) for suffix in matrix.module.tensors)
+            kind = f"{'MXFP4' if blocks else kind} stacks of experts"
+        counts[kind] += 1
+        sizes[kind] += matrix.size
+    ordered = sorted(sizes, key=lambda kind: -sizes[kind])
+    return ", ".join(f"{kind} {counts[kind]:,} ({format_bytes(sizes[kind])})" for kind in ordered) or "none"
 
 
 def _split(plan: Plan, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:

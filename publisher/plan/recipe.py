@@ -220,7 +220,7 @@ def _also(recipe: Recipe) -> Iterator[str]:
     if recipe.engine != "native":
         yield f"`also`: engine {recipe.engine} writes one format in this version; use native"
     elif how is None:
-        yield f"`also`: {recipe.layout} layout with two formats is not available in this version; use compressed-tensors"
+        yield f"`also`: {recipe.layout} layout holds one format in this version; use compressed-tensors"
     elif how.inputs and recipe.activations != "calibrated":
         yield (
             "`also`: engines read FP8 in modelopt layout with stored input scales; name `statistics`, a file of "

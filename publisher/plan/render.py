@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from publisher.plan.model import ClassSummary, Plan
@@ -62,7 +63,7 @@ def plan_facts(plan: Plan) -> list[tuple[str, str]]:
     recipe = plan.recipe
     return [
         ("source", plan.source_label),
-        ("format", f"{recipe.format} in {recipe.layout} layout, mode {recipe.mode}"),
+        ("format", f"{recipe.format} in {recipe.layout} layout, mode {recipe.mode}{_beside(plan)}"),
         ("engine", recipe.engine),
         ("activations", recipe.activations),
         ("KV cache", recipe.kv_cache),
@@ -73,3 +74,9 @@ def plan_facts(plan: Plan) -> list[tuple[str, str]]:
         ("disk needed", format_bytes(plan.disk_needed)),
         ("memory needed", format_bytes(plan.memory_needed)),
     ]
+
+
+def _beside(plan: Plan) -> str:
+    """The formats some modules get instead, with how many."""
+    counts = Counter(decision.format for decision in plan.quantized if decision.format)
+    return "".join(f"; {form} for {count:,} modules" for form, count in counts.items())

@@ -242,3 +242,63 @@ def test_blocks_and_list_are_those_modelopt_exports(tmp_path: Path, recipe: Any)
         assert sorted(excluded) == sorted(ours_excluded)
         stored = sum(ref.size for ref in open_checkpoint(export).tensors.values())
         assert stored == plan.bytes_after
+
+
+# --- mixed precision -----------------------------------------------------------------------------------------------
+
+MIXED = {
+    **dict.fromkeys(layers("mlp.experts.0.up_proj", "mlp.experts.0.gate_proj", numbers=range(2)), "nvfp4"),
+    **dict.fromkeys(layers("self_attn.q_proj", "self_attn.o_proj", numbers=range(2)), "fp8"),
+}
+ALSO = [{"format": "fp8", "quantize": ["*.self_attn.*"]}]
+
+
+def mixed(recipe: Any, **change: Any) -> Any:
+    return recipe(quantize=["*.experts.*"], also=ALSO, **change)
+
+
+@pytest.mark.parametrize("cache", ["none", "fp8-cast"])
+def test_mixed_blocks_are_those_modelopt_converts_to(cache: str, recipe: Any) -> None:
+    from modelopt.torch.export.convert_hf_config import convert_hf_quant_config_format
+    from modelopt.torch.export.quant_utils import process_layer_quant_config
+
+    made = mixed(recipe, statistics="s.safetensors", kv_cache=cache)
+    file = hf_quant_config(made, EXCLUDE, MIXED)
+    block = quantization_config(made, EXCLUDE, MIXED)
+    assert convert_hf_quant_config_format(file) == block
+    formats: dict[str, Any] = {f"{name}.quantization": form for name, form in MIXED.items()}
+    formats |= {f"{name}.awq_block_size": 16 for name, form in MIXED.items() if form == "nvfp4"}
+    theirs = process_layer_quant_config(formats)
+    assert file is not None
+    assert theirs["quant_algo"] == file["quantization"]["quant_algo"] == "MIXED_PRECISION"
+    assert theirs["quantized_layers"] == file["quantization"]["quantized_layers"]
+    for raw, origin in ((file, "hf_quant_config.json"), (block, "config.json: quantization_config")):
+        parsed = parse_declaration(raw, origin)
+        assert (parsed.format, parsed.flaws) == ("mixed", ())
+        own = {name: parsed.layer(name) for name in MIXED}
+        assert {name: layer.format for name, layer in own.items() if layer} == MIXED
+
+
+@pytest.mark.parametrize("form", ["nvfp4", "mxfp4"])
+def test_mixed_groups_reach_each_module_once_by_the_library_s_own_matcher(form: str, recipe: Any) -> None:
+    from compressed_tensors.quantization import QuantizationConfig
+    from compressed_tensors.utils.match import match_name
+
+    formats = {name: "fp8" if other == "fp8" else form for name, other in MIXED.items()}
+    block = quantization_config(mixed(recipe, format=form, layout="compressed-tensors"), EXCLUDE, formats)
+    assert jsonio.problems(block, "compressed-tensors") == []
+    parsed = QuantizationConfig.model_validate(block)
+    wanted = {form: f"{form}-pack-quantized", "fp8": "float-quantized"}
+    for name, own in formats.items():
+        reached = [g.format for g in parsed.config_groups.values() if any(match_name(name, t) for t in g.targets)]
+        assert reached == [wanted[own]]
+    fp8 = next(group for group in parsed.config_groups.values() if group.format == "float-quantized")
+    preset = preset_name_to_scheme("FP8_DYNAMIC", fp8.targets)
+    assert fp8.weights == preset.weights
+    assert fp8.input_activations == preset.input_activations
+
+
+def preset_name_to_scheme(name: str, targets: list[str]) -> Any:
+    from compressed_tensors.quantization import preset_name_to_scheme as preset
+
+    return preset(name, targets)

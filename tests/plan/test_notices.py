@@ -8,7 +8,9 @@ from publisher.checkpoint.open import open_checkpoint
 from publisher.plan.decide import make_plan
 from publisher.plan.notices import notices
 from publisher.plan.recipe import load_recipe
+from publisher.units import format_bytes
 from tests.builders.edits import drop
+from tests.builders.sources import fp8, fused
 from tests.builders.tiny import Tensor, Tiny, llama, mixture
 
 
@@ -68,3 +70,14 @@ def test_prediction_layers(tmp_path: Path) -> None:
     assert "stores none" in told(tiny, tmp_path / "a")["prediction layers"]
     tiny.tensors["model.layers.3.eh_proj.weight"] = Tensor("BF16", (64, 128), bytes(16384))
     assert told(tiny, tmp_path / "b")["prediction layers"].startswith("1 modules kept")
+
+
+def test_what_the_source_s_weights_are_stored_as(tmp_path: Path) -> None:
+    matrices = {name: tensor for name, tensor in llama().tensors.items() if len(tensor.shape) == 2}
+    size = sum(len(tensor.data) for tensor in matrices.values())
+    assert told(llama(), tmp_path / "a")["source weights"] == f"BF16 {len(matrices)} ({format_bytes(size)})"
+    stored, _ = fp8(llama())
+    text = told(stored, tmp_path / "b")["source weights"]
+    assert text.startswith("FP8 14 (") or ", FP8 14 (" in text
+    pair, _ = fused(mixture())
+    assert "BF16 stacks of experts 2 (" in told(pair, tmp_path / "c")["source weights"]

@@ -76,3 +76,35 @@ def test_warnings(headers: Any, shapes: Any, recipe: Any) -> None:
     assert "weight-only (W4A16)" in text
     swept = make_plan(recipe(quantize=["*.mlp.*", "lm_h*"]), headers(shapes("llama", head=True)))
     assert "all that the quantize pattern 'lm_h*' matches is kept" in "\n".join(swept.warnings)
+
+
+def mixed(headers: Any, recipe: Any, tensors: dict[str, Any], quantize: list[str], eight: list[str]) -> Any:
+    also = [{"format": "fp8", "quantize": eight}]
+    return make_plan(recipe(quantize=quantize, also=also, layout="compressed-tensors"), headers(tensors))
+
+
+def test_two_formats_in_one_model(headers: Any, shapes: Any, recipe: Any) -> None:
+    plan = mixed(headers, recipe, shapes("llama", inner=40), ["*_proj"], ["*.mlp.*", "*.self_attn.*"])
+    assert "no module would be quantized to nvfp4, the recipe's format" in " ".join(plan.problems)
+    plan = mixed(headers, recipe, shapes("llama", inner=40), ["*_proj"], ["*.mlp.*"])
+    assert plan.problems == ()  # FP8 needs no blocks: 40 columns will do
+    formats = {decision.module.split(".")[3]: decision.format for decision in plan.quantized}
+    assert formats == {"mlp": "fp8", "self_attn": None}
+    rows = {row.decided_by for row in plan.classes if row.action == "quantize"}
+    assert rows == {"*_proj", "*.mlp.* (fp8)"}
+    eight = sum(row.bytes_after for row in plan.classes if row.decided_by.endswith("(fp8)"))
+    assert eight == 2 * (2 * (40 * 64 + 4 * 40) + 64 * 40 + 4 * 64)  # a scale for each output
+
+
+def test_a_fused_layer_has_one_format(headers: Any, shapes: Any, recipe: Any) -> None:
+    plan = mixed(headers, recipe, shapes("llama"), ["*_proj"], ["*.q_proj"])
+    assert "model.layers.*.self_attn.qkv_proj (2) would get two formats" in " ".join(plan.problems)
+    tensors = shapes("kimi", layers=3, experts=4, vision=0)
+    plan = mixed(headers, recipe, tensors, ["*.mlp.experts.*"], ["*.experts.*.down_proj"])
+    assert "mlp.experts (2) would get two formats" in " ".join(plan.problems)
+
+
+def test_a_format_that_reaches_nothing_is_a_problem(headers: Any, shapes: Any, recipe: Any) -> None:
+    text = " ".join(mixed(headers, recipe, shapes("llama"), ["*_proj"], ["*.nothing"]).problems)
+    assert "the quantize pattern '*.nothing' matches none" in text
+    assert "no module would be quantized to fp8; correct the patterns of `also`" in text

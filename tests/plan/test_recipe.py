@@ -251,3 +251,41 @@ def test_a_written_recipe_is_pleasant_to_read() -> None:
     assert "format: nvfp4\n" in text
     assert 'quantize:\n  - "*.mlp.*_proj"\n' in text
     assert "target:\n  repo: org/name\n  gate: manual\n" in text
+
+
+FP8 = [{"format": "fp8", "quantize": ["*.self_attn.*"]}]
+
+
+def test_another_format_for_some_modules(recipe: Any) -> None:
+    made = recipe(also=FP8, layout="compressed-tensors")
+    assert [(one.format, one.quantize) for one in made.also] == [("fp8", ("*.self_attn.*",))]
+    again = recipe_from_mapping(made.to_json(), Path("/base"), "again")
+    assert again == made
+    assert "also" not in recipe().to_json()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"also": FP8}, "engines read FP8 in modelopt layout with stored input scales; name `statistics`"),
+        (
+            {"also": FP8, "format": "mxfp4"},
+            "quark layout holds one format in this version; use compressed-tensors",
+        ),
+        (
+            {"also": FP8, "engine": "modelopt", "activations": "none"},
+            "engine modelopt writes one format in this version; use native",
+        ),
+        ({"also": [{"format": "int8", "quantize": ["*"]}], "layout": "compressed-tensors"}, "also.0.format"),
+        ({"also": [{"format": "fp8", "quantize": []}], "layout": "compressed-tensors"}, "also.0.quantize"),
+        ({"also": [], "layout": "compressed-tensors"}, "also"),
+        (
+            {"also": [{"format": "fp8", "quantize": ["re:x"]}], "layout": "compressed-tensors"},
+            "`also.0.quantize.0`: 're:x' is a regex",
+        ),
+    ],
+)
+def test_another_format_that_nobody_writes_or_reads(change: dict[str, Any], said: str, recipe: Any) -> None:
+    with pytest.raises(jsonio.DocumentError) as caught:
+        recipe(**change)
+    assert said in caught.value.message
