@@ -21,6 +21,8 @@ negative zero, which dense files may hold and the sparse form would lose; metada
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -33,7 +35,10 @@ _KEPT_COLUMNS, _ATOM_ROWS, _ATOM_COLUMNS = 64, 128, 256
 _ATOM_BYTES = _ATOM_COLUMNS // (2 * GROUP)
 _MAGNITUDES = 0x77  # code 8 is -0.0
 
+_RUN = 1 << 18  # weights of the rows worked on at a time
+
 Mask = npt.NDArray[np.bool_]
+Word = npt.NDArray[np.uint32]
 
 
 # --- which pairs are kept ------------------------------------------------------------------------------------------
@@ -96,32 +101,45 @@ def metadata_shape(rows: int, columns: int) -> tuple[int, int, int]:
     return _up(columns, _ATOM_COLUMNS) // _ATOM_COLUMNS, _up(rows, _ATOM_ROWS), _ATOM_BYTES
 
 
-def _position_tables() -> tuple[UInt8Array, Mask]:
-    """Metadata by which of four bytes are not zero, bit by bit, and which metadata there are."""
-    table = np.zeros(16, np.uint8)
-    for bits in range(1, 16):
-        places = [place for place in range(PAIRS) if bits >> place & 1][:KEPT]
-        if len(places) == 1:
-            places = [0, 3] if places == [3] else [places[0], 3]
-        table[bits] = places[0] | places[1] << 2
-    legal = np.zeros(16, np.bool_)
-    legal[[0, *(a | b << 2 for a in range(PAIRS) for b in range(a + 1, PAIRS))]] = True
-    return table, legal
+def _tables() -> tuple[Word, Word]:
+    """What is looked up for a group: by which of its bytes are not zero, and by its metadata.
+
+    Bits 0 to 7 say how far the first kept byte is shifted in the group's word, bits 8 to 15 the second, bits 16 to 23
+    hold the metadata; bit 24 is set where there is no such form.
+    """
+    compressing, expanding = np.full(16, 1 << 24, np.uint32), np.full(16, 1 << 24, np.uint32)
+    for bits in range(16):
+        places = [place for place in range(PAIRS) if bits >> place & 1]
+        if len(places) < KEPT:
+            places = [0, 0] if not places else [0, 3] if places == [3] else [places[0], 3]
+        if len(places) == KEPT:
+            first, second = places
+            code = first | second << 2
+            compressing[bits] = expanding[code] = 8 * first | 8 * second << 8 | code << 16
+    return compressing, expanding
 
 
-_METADATA, _LEGAL = _position_tables()
-_COUNT = np.array([bits.bit_count() for bits in range(16)], np.uint8)
+_COMPRESSING, _EXPANDING = _tables()
 
 
-def _which(payload: UInt8Array) -> UInt8Array:
-    """Which bytes of every four are not zero, as bits 0 to 3: (n, 4 m) to (n, m)."""
-    words = np.ascontiguousarray(payload).view("<u4")
-    words = words | words >> 4
-    words |= words >> 2
-    words |= words >> 1
+def _looked_up(table: Word, index: Word) -> tuple[Word, Word, Word, bool]:
+    """Both shifts, the metadata, and whether every group has a form."""
+    found = np.take(table, index)
+    byte = np.uint32(255)
+    legal = not bool((found >> np.uint32(24)).any())
+    return found & byte, found >> np.uint32(8) & byte, found >> np.uint32(16) & byte, legal
+
+
+def _which(words: Word) -> Word:
+    """Which bytes of every word are not zero, as bits 0 to 3."""
+    words = words | words >> np.uint32(4)
+    words |= words >> np.uint32(2)
+    words |= words >> np.uint32(1)
     words &= np.uint32(0x01010101)
-    found: UInt8Array = ((words * np.uint32(0x01020408)) >> np.uint32(24)).astype(np.uint8)
-    return found & np.uint8(15)
+    words *= np.uint32(0x01020408)
+    words >>= np.uint32(24)
+    words &= np.uint32(15)
+    return words
 
 
 def compress(payload: UInt8Array, first_row: int = 0) -> tuple[UInt8Array, UInt8Array]:
@@ -142,25 +160,36 @@ def compress(payload: UInt8Array, first_row: int = 0) -> tuple[UInt8Array, UInt8
     rows, columns = payload.shape[0], payload.shape[1] * 2
     if columns % GROUP:
         raise TensorError(f"Rows of {columns} weights are no whole groups of {GROUP}.")
-    which = _which(payload)
-    full = _COUNT[which] > KEPT
-    if full.any():
-        raise _not_pruned(payload, full, first_row)
-    codes = _METADATA[which]
-    groups = payload.reshape(rows, -1, PAIRS)
-    places = np.stack([codes & 3, codes >> 2], axis=-1)
     kept = np.zeros(kept_shape(rows, columns), np.uint8)
-    kept[:, : columns // 4] = np.take_along_axis(groups, places.astype(np.intp), axis=-1).reshape(rows, -1)
-    nibbles = np.zeros((rows, _up(columns, _ATOM_COLUMNS) // GROUP), np.uint8)
-    nibbles[:, : columns // GROUP] = codes
-    packed = nibbles[:, 0::2] | nibbles[:, 1::2] << np.uint8(4)
-    return kept, np.ascontiguousarray(packed.reshape(rows, -1, _ATOM_BYTES).transpose(1, 0, 2))
+    blocks, _, width = metadata_shape(rows, columns)
+    metadata = np.empty((blocks, rows, width), np.uint8)
+    for run in _runs(rows, columns):
+        words = np.ascontiguousarray(payload[run]).view("<u4")
+        first, second, codes, legal = _looked_up(_COMPRESSING, _which(words))
+        if not legal:
+            raise _not_pruned(payload, first_row)
+        pairs = words >> first & np.uint32(255) | (words >> second & np.uint32(255)) << np.uint32(8)
+        kept[run, : columns // 4] = pairs.astype("<u2").view(np.uint8)
+        nibbles = np.zeros((len(words), blocks * width * 2), np.uint8)
+        nibbles[:, : columns // GROUP] = codes
+        packed = nibbles[:, 0::2] | nibbles[:, 1::2] << np.uint8(4)
+        metadata[:, run] = packed.reshape(-1, blocks, width).transpose(1, 0, 2)
+    return kept, metadata
 
 
-def _not_pruned(payload: UInt8Array, full: Mask, first_row: int) -> TensorError:
-    truly = _COUNT[_which(payload & np.uint8(_MAGNITUDES))] > KEPT
-    shown = truly if truly.any() else full
-    row, group = np.argwhere(shown)[0].tolist()
+def _runs(rows: int, columns: int) -> Iterator[slice]:
+    """Rows whose groups and what is made of them stay in a cache."""
+    step = max(1, _RUN // columns)
+    for begin in range(0, rows, step):
+        yield slice(begin, min(begin + step, rows))
+
+
+def _not_pruned(payload: UInt8Array, first_row: int) -> TensorError:
+    """What is wrong with a payload of which some group has three bytes that are not zero."""
+    count = (payload.reshape(payload.shape[0], -1, PAIRS) != 0).sum(axis=2)
+    truly = ((payload & np.uint8(_MAGNITUDES)).reshape(payload.shape[0], -1, PAIRS) != 0).sum(axis=2) > KEPT
+    full = count > KEPT
+    row, group = np.argwhere(truly if truly.any() else full)[0].tolist()
     place = f"the first at row {first_row + row:,}, weights {GROUP * group:,} to {GROUP * group + GROUP - 1:,}"
     if truly.any():
         return TensorError(
@@ -194,19 +223,19 @@ def expand(kept: UInt8Array, metadata: UInt8Array, columns: int, first_row: int 
     wanted = (kept_shape(rows, columns), (blocks, rows, width))
     if columns % GROUP or (kept.shape, metadata.shape) != wanted or kept.dtype != np.uint8:
         raise TensorError(f"Kept bytes {kept.shape} and metadata {metadata.shape} are not those of {columns} columns.")
-    packed = metadata.transpose(1, 0, 2).reshape(rows, -1)
-    nibbles = np.stack([packed & np.uint8(15), packed >> np.uint8(4)], axis=-1).reshape(rows, -1)
-    codes, pairs = nibbles[:, : columns // GROUP], kept[:, : columns // 4].reshape(rows, -1, KEPT)
-    empty = (codes == 0) & (pairs != 0).any(axis=-1)
-    wrong = ~_LEGAL[codes] | empty
-    if wrong.any() or nibbles[:, columns // GROUP :].any() or kept[:, columns // 4 :].any():
-        row = int(np.argwhere(wrong)[0][0]) if wrong.any() else 0
-        raise TensorError(
-            f"{int(wrong.sum()):,} of {wrong.size:,} groups of eight have metadata or padding that no pruned weight "
-            f"gives, the first in row {first_row + row:,}.",
-            hint="The tensor is damaged; copy or download it again.",
-        )
-    payload = np.zeros((rows, columns // GROUP, PAIRS), np.uint8)
-    places = np.stack([codes & np.uint8(3), codes >> np.uint8(2)], axis=-1)
-    np.put_along_axis(payload, places.astype(np.intp), pairs, axis=-1)
-    return payload.reshape(rows, columns // 2)
+    payload = np.empty((rows, columns // 2), np.uint8)
+    for run in _runs(rows, columns):
+        packed = metadata[:, run].transpose(1, 0, 2).reshape(run.stop - run.start, -1)
+        nibbles = np.stack([packed & np.uint8(15), packed >> np.uint8(4)], axis=-1).reshape(len(packed), -1)
+        stored = np.ascontiguousarray(kept[run, : columns // 4]).view("<u2").astype(np.uint32)
+        first, second, codes, legal = _looked_up(_EXPANDING, nibbles[:, : columns // GROUP].astype(np.uint32))
+        empty = (codes == 0) & (stored != 0)
+        if not legal or empty.any() or nibbles[:, columns // GROUP :].any() or kept[run, columns // 4 :].any():
+            raise TensorError(
+                f"Rows {first_row + run.start:,} to {first_row + run.stop - 1:,} have metadata or padding that no "
+                "pruned weight gives.",
+                hint="The tensor is damaged; copy or download it again.",
+            )
+        words = (stored & np.uint32(255)) << first | (stored >> np.uint32(8)) << second
+        payload[run] = words.astype("<u4").view(np.uint8)
+    return payload
