@@ -9,6 +9,7 @@ builtin ones from the Xet transport, those of a reply that is no JSON or JSON of
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -183,7 +184,7 @@ class HubClient:
         refused = _REFUSED.search(str(root))
         status = int(refused[1]) if refused else 0
         if status in (402, 413, 507) or (status in (401, 403) and refused and refused["service"]):
-            return self._explain_status(place, status, said, None)
+            return self._explain_refusal(place, status, said)
         if isinstance(root, PermissionError) and not root.errno:  # the Xet transport's, of its tokens
             return AccessError(f"{place}: {said}.", hint=LOGIN)
         if isinstance(root, OSError) and root.errno and not isinstance(root, ConnectionError | TimeoutError):
@@ -194,7 +195,18 @@ class HubClient:
             return TransientHubError(f"{place}: {said}.", hint=DAMAGED)
         if type(root) is ValueError:
             return HubError(f"{place}: {said}.", hint="Mend what is named, then run the same command again.")
+        if isinstance(root, (*MISSHAPEN, json.JSONDecodeError)):
+            return TransientHubError(f"{place}: its answer cannot be read ({said}).", hint=AGAIN)
         return TransientHubError(f"{place}: {said}.", hint="Check the network. " + AGAIN)
+
+    def _explain_refusal(self, place: str, status: int, said: str) -> PublisherError:
+        """What the Xet transport was refused, of which it tells the status and the address but not the reason."""
+        if status in (401, 403) and f"{self.api.endpoint}/api/" not in said:  # a pass that the Hub had given
+            return TransientHubError(f"{place} (HTTP {status}): {said}.", hint=AGAIN)
+        found = self._explain_status(place, status, said, None)
+        if type(found) is AccessError:
+            found.hint = f"The transport does not say why. {LOGIN} Or {ROOM[0].lower()}{ROOM[1:]}"
+        return found
 
     def clean(self, text: str) -> str:
         """One line without tokens and without the query part of addresses, where signatures are."""
