@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from publisher.cli.output import Display, Output, format_option
 from publisher.errors import PublisherError
 from publisher.units import format_bytes
 
+SHOWN = 20  # names in one line
+
 
 @click.command(
     "push",
@@ -37,8 +41,17 @@ from publisher.units import format_bytes
     click.option("--to", default="hf", show_default=True, help="hf, or folder:DIR."),
     click.option("--gate", type=click.Choice(["auto", "manual", "off"]), help="Who approves downloads."),
     click.option("--private", is_flag=True, help="Keep the repository private at the end."),
+    click.option("--revision", metavar="BRANCH", default=None, help="Publish to this branch instead of main."),
+    click.option("--create-pr", is_flag=True, help="Stop when everything is proven in a pull request; merge nothing."),
+    click.option("--tag", metavar="NAME", help="Name of the tag to set; by default publisher-<root digest>."),
+    click.option("--no-tag", is_flag=True, help="Set no tag."),
+    click.option(
+        "--no-public-staging",
+        is_flag=True,
+        help="Fail where private storage is too small, instead of preparing in public behind a manual gate.",
+    ),
     click.option("--dry-run", is_flag=True, help="Do everything but the push; say what the push would do."),
-    click.option("--yes", is_flag=True, help="Do not ask before the repository becomes visible."),
+    click.option("--yes", is_flag=True, help="Do not ask before something becomes visible or changes."),
     run_dir_option,
     device_option,
     workers_option,
@@ -60,24 +73,41 @@ def command(
     output = Output(form)
     order = _order(recipe, options)
     order = pipeline.with_target(
-        replace(order, to=to), repo=options["repo"], gate=options["gate"], private=options["private"]
+        replace(order, to=to, manner=_manner(options)),
+        repo=options["repo"],
+        gate=options["gate"],
+        private=options["private"],
     )
+    ask = output.human and not (yes or dry_run) and sys.stdin.isatty()
     with Display(output) as display:
         prepared = pipeline.prepare(order, journal=Journal(None, display))
         directory = RunDirectory(run_dir or prepared.default_directory)
         work = pipeline.Run(prepared=prepared, directory=directory, journal=Journal(None))
         target = work.target()  # a target that does not exist is refused before hours of work
-        _confirm(order, target.url, yes=yes or dry_run or not output.human)
-        work = pipeline.run(prepared, directory, display, until="manifest" if dry_run else "push")
+        if ask:
+            _confirm(order, target.url)
+            work.require_access()
+        work = pipeline.run(prepared, directory, display, until="manifest" if dry_run or ask else "push")
     if dry_run:
         _print_intention(output, pipeline.dry_run(work))
         return
-    record = pipeline.record(directory)
-    output.data(record)
-    output.say(f"published and verified: {record['url']} ({record['visibility']}, gate {record['gate']})", "bold green")
-    output.say(
-        f"  {record['files']} files, {format_bytes(record['bytes'])}, root digest {record['root_digest']}; "
-        f"{len(record['sent'])} sent now"
+    if ask:
+        _confirm_changes(output, pipeline.dry_run(work))
+        with Display(output) as display:
+            pipeline.run(prepared, directory, display, since="push")
+    _print_record(output, pipeline.record(directory))
+
+
+def _manner(options: dict[str, Any]) -> Any:
+    from publisher.hub.target import DERIVED, MAIN, Manner
+
+    if options["tag"] and options["no_tag"]:
+        raise click.UsageError("Give either --tag NAME or --no-tag.")
+    return Manner(
+        tag=None if options["no_tag"] else options["tag"] or DERIVED,
+        revision=MAIN if options["revision"] is None else options["revision"],
+        propose=options["create_pr"],
+        public_staging=not options["no_public_staging"],
     )
 
 
@@ -103,25 +133,60 @@ def _order(recipe: Path | None, options: dict[str, Any]) -> Any:
     )
 
 
-def _confirm(order: Any, url: str, *, yes: bool) -> None:
-    """Ask once, on a terminal, before anything that others will see."""
-    import sys
-
+def _confirm(order: Any, url: str) -> None:
+    """Ask, before hours of work, whether others shall see what they make."""
     target = order.target
-    if yes or target.private or not sys.stdin.isatty():
+    if target.private or order.manner.propose:
         return
     opened = "open to everybody" if target.gate == "off" else f"visible to everybody, gated ({target.gate})"
     if not click.confirm(f"{url} will be {opened}. Go on?", err=True):
         raise PublisherError("Nothing was started.", hint="Answer y, give --yes, or keep it hidden with --private.")
 
 
+def _confirm_changes(output: Output, intended: dict[str, Any]) -> None:
+    """Show what an update changes of what users see, and ask."""
+    if not intended["changed"] or intended["problems"]:  # the push refuses problems, all of them at once
+        return
+    for line in intended["changed"]:
+        output.line(line)
+    if not click.confirm("Publish these changes?", err=True):
+        raise PublisherError("Nothing was changed.", hint="Answer y, or give --yes.")
+
+
+def _print_record(output: Output, record: dict[str, Any]) -> None:
+    output.data(record)
+    if not record["released"]:
+        again = shlex.join(["publisher", *(word for word in sys.argv[1:] if word != "--create-pr")])
+        output.say(f"proven, not merged: {record['pull_request']}", "bold green")
+        output.say("  merge it by the same command without --create-pr, which looks at it again:")
+        output.line(f"  {again}")
+        return
+    output.say(f"published and verified: {record['url']} ({record['visibility']}, gate {record['gate']})", "bold green")
+    tag = f", tag {record['tag']}" if record["tag"] else ""
+    output.say(
+        f"  {record['files']} files, {format_bytes(record['bytes'])}, root digest {record['root_digest']}; "
+        f"{len(record['sent'])} sent now{tag}"
+    )
+
+
 def _print_intention(output: Output, intended: dict[str, Any]) -> None:
     output.data(intended)
     output.say(f"now: {intended['current'] or 'no such repository'}; afterwards: {intended['wanted']}")
+    for line in intended["changed"]:
+        output.line(f"  {line}")
     for name, paths in intended["groups"].items():
-        output.say(f"send {name}: {', '.join(paths) or 'nothing, it is there'}")
+        output.line(f"send {name}: {_named(paths)}")
     if intended["remove"]:
-        output.say(f"remove: {', '.join(intended['remove'])}")
+        output.line(f"remove: {_named(intended['remove'])}")
+    output.say("what would be asked, in order:" if intended["requests"] else "nothing would be asked")
+    for number, act in enumerate(intended["requests"], 1):
+        output.line(f"  {number}. {' — '.join(filter(None, (act['request'], act['does'])))}")
     output.say(f"{format_bytes(intended['bytes'])} would be sent; nothing was changed")
     for problem in intended["problems"]:
         output.say(f"problem: {problem['message']} {problem['hint']}", "red")
+
+
+def _named(paths: list[str]) -> str:
+    """A list that fits a screen."""
+    more = f" and {len(paths) - SHOWN:,} more" if len(paths) > SHOWN else ""
+    return ", ".join(paths[:SHOWN]) + more if paths else "nothing, it is there"

@@ -71,6 +71,7 @@ class Intended:
             "bytes": self.bytes,
             "requests": [act.to_json() for act in self.acts],
             "changes": None if self.changes is None else self.changes.to_json(),
+            "changed": list(self.changes.lines()) if self.changes else [],
         }
 
 

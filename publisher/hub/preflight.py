@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from publisher import jsonio
 from publisher.errors import AccessError, CheckpointError, HubError, PublisherError
 from publisher.hub.comparison import everything, local_problems, verify
-from publisher.hub.target import DERIVED, MAIN, Publication, Target, ref_problem
+from publisher.hub.target import DERIVED, MAIN, Manner, Publication, Target, ref_problem
 
 
 def problems(target: Target, publication: Publication) -> list[PublisherError]:
     """Every reason not to begin."""
     found = [
         *local_problems(publication),
-        *_contradictions(target, publication),
+        *contradictions(target, publication, private=publication.private),
         *(_limits(publication) if target.kind == "hf" else ()),
     ]
     for check in publication.checks:
@@ -51,32 +51,29 @@ def _weight(problem: PublisherError) -> int:
     return max(index for index, kind in enumerate(order) if isinstance(problem, kind))
 
 
-def _contradictions(target: Target, publication: Publication) -> Iterator[PublisherError]:
-    named = publication.tag not in (None, DERIVED)
-    asked = {
-        "--revision": publication.revision != MAIN,
-        "--create-pr": publication.propose,
-        "--tag": named,
-    }
+def contradictions(target: Target, manner: Manner, *, private: bool) -> Iterator[PublisherError]:
+    """Options that make no sense together or at this target; known before anything is prepared."""
+    named = manner.tag not in (None, DERIVED)
+    asked = {"--revision": manner.revision != MAIN, "--create-pr": manner.propose, "--tag": named}
     if not target.keeps_revisions:
         for option, given in asked.items():
             if given:
                 yield PublisherError(f"{option} needs a Hub: a folder keeps no revisions.", hint=f"Leave out {option}.")
         return
-    if publication.propose and publication.revision != MAIN:
+    if manner.propose and manner.revision != MAIN:
         yield PublisherError(
-            f"A pull request goes to {MAIN}, not to {publication.revision}.",
+            f"A pull request goes to {MAIN}, not to {manner.revision}.",
             hint="Give either --create-pr or --revision.",
         )
-    if publication.propose and named:
+    if manner.propose and named:
         yield PublisherError(
             "A pull request that is not merged has no commit to tag.", hint="Give --tag when it is merged."
         )
-    if publication.propose and publication.private:
+    if manner.propose and private:
         yield PublisherError(
             "--create-pr changes nothing that users see, --private hides it.", hint="Give one of the two."
         )
-    for what, name in (("branch", publication.revision), ("tag", publication.tag if named else None)):
+    for what, name in (("branch", manner.revision), ("tag", manner.tag if named else None)):
         problem = ref_problem(name, what) if name is not None else None
         if problem is not None:
             yield problem

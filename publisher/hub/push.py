@@ -202,6 +202,8 @@ class _Push(Work):
                 self.tell("warning", f"{error.message} Round {number + 1} of {ROUNDS} begins from there.")
             except PublisherError:
                 self.fail()
+                if self.vanished():
+                    raise self.gone() from None
                 raise
 
     def fail(self) -> None:

@@ -117,7 +117,24 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Publication:
+class Manner:
+    """How a push goes about it; nothing of it is in the published files.
+
+    Args:
+        tag: the name of the tag; `DERIVED` takes one from the root digest, None sets none.
+        revision: the branch to publish to.
+        propose: stop before a pull request is merged.
+        public_staging: where private storage is too small, stage in a public repository behind a manual gate.
+    """
+
+    tag: str | None = DERIVED
+    revision: str = MAIN
+    propose: bool = False
+    public_staging: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication(Manner):
     """What shall be published and how.
 
     Args:
@@ -125,10 +142,6 @@ class Publication:
         manifest: what `publish.json` says.
         gate: who approves downloads: nobody (`off`), the Hub (`auto`), a person (`manual`).
         private: keep the repository private at the end.
-        tag: the name of the tag; `DERIVED` takes one from the root digest, None sets none.
-        revision: the branch to publish to.
-        propose: stop before a pull request is merged.
-        public_staging: where private storage is too small, stage in a public repository behind a manual gate.
         checks: what else must be in order before anything is sent: report, licence, secrets; each tells problems.
     """
 
@@ -136,10 +149,6 @@ class Publication:
     manifest: Manifest
     gate: Gate = "manual"
     private: bool = False
-    tag: str | None = DERIVED
-    revision: str = MAIN
-    propose: bool = False
-    public_staging: bool = True
     checks: tuple[Check, ...] = ()
 
     @property

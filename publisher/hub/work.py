@@ -200,11 +200,21 @@ class Work:
         """
         found = self.target.settings()
         if found is None:
-            raise HubError(
-                f"{self.target.url} is gone: it was there when this push began to fill it.",
-                hint="Ask who removed it; run the same command again to make it anew.",
-            )
+            raise self.gone()
         return found
+
+    def gone(self) -> HubError:
+        """The error of a push whose repository was removed under it."""
+        return HubError(
+            f"{self.target.url} is gone: it was there when this push began to fill it.",
+            hint="Ask who removed it; run the same command again to make it anew.",
+        )
+
+    def vanished(self) -> bool:
+        """Whether the repository that this push works on is there no more, as far as the target can be asked."""
+        with contextlib.suppress(PublisherError):
+            return self.closed is not None and self.target.settings() is None
+        return False
 
     def settled(self, wanted: Settings) -> Settings:
         """The settings once they are those asked for; a Hub may answer with older ones for a moment."""

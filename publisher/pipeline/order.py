@@ -11,6 +11,7 @@ from publisher.card import person, upstream
 from publisher.checkpoint import source as sources
 from publisher.checkpoint.open import Checkpoint, open_checkpoint
 from publisher.errors import PublisherError
+from publisher.hub.target import Manner
 from publisher.journal import Journal
 from publisher.pipeline.progress import Told
 from publisher.plan.decide import make_plan
@@ -35,6 +36,7 @@ class Order:
         workers: processes that quantize; None lets the engine choose.
         on_nan: refuse or keep weights that hold NaN or infinities.
         level: headers, scales or full.
+        manner: tag, branch and pull request of the push.
     """
 
     recipe: Recipe | None = None
@@ -48,6 +50,7 @@ class Order:
     workers: int | None = None
     on_nan: str = "refuse"
     level: str = "full"
+    manner: Manner = field(default_factory=Manner)
 
     @property
     def source_spec(self) -> str:

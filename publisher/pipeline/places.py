@@ -8,18 +8,20 @@ from publisher.checkpoint import source as sources
 from publisher.checkpoint.files import Files, LocalFiles
 from publisher.errors import PublisherError
 from publisher.hub import folder, huggingface
-from publisher.hub.target import Target
+from publisher.hub.preflight import contradictions
+from publisher.hub.target import MAIN, Target
 from publisher.pipeline.order import Order
 
 
 def target_at(place: str) -> Target:
-    """The target `hf://org/name` or `folder:ROOT/org/name` names.
+    """The target `hf://org/name[@revision]` or `folder:ROOT/org/name` names.
 
     Raises:
         PublisherError: neither of the two.
     """
     if place.startswith(sources.SCHEME):
-        return huggingface.HuggingFaceTarget(sources.parse_spec(place)[0])
+        repo, revision = sources.parse_spec(place)
+        return huggingface.HuggingFaceTarget(repo, revision=revision or MAIN)
     path = Path(place.removeprefix("folder:"))
     if not place.startswith("folder:") or len(path.parts) < 2:
         raise PublisherError(f"{place!r} is no published place.", hint="Write hf://org/name or folder:ROOT/org/name.")
@@ -35,7 +37,7 @@ def files_at(place: str) -> Files:
         CheckpointError: there is nothing.
     """
     if place.startswith(sources.SCHEME):
-        return sources.resolve(sources.SCHEME + sources.parse_spec(place)[0]).files
+        return sources.resolve(place).files
     return LocalFiles(Path(place.removeprefix("folder:")) / "tree")
 
 
@@ -43,15 +45,22 @@ def ordered(order: Order) -> Target:
     """The target an order names.
 
     Raises:
-        PublisherError: no repository is named, or the target is none we know.
+        PublisherError: no repository is named, the target is none we know, or options contradict each other.
     """
     if order.target is None:
         raise PublisherError(
             "No repository to publish to is named.", hint="Give --repo org/name, or `target: {repo: org/name}`."
         )
-    if order.to == "hf":
-        return huggingface.HuggingFaceTarget(order.target.repo)
-    kind, _, path = order.to.partition(":")
+    target = _opened(order.to, order.target.repo)
+    for problem in contradictions(target, order.manner, private=order.target.private):
+        raise problem
+    return target
+
+
+def _opened(to: str, repo: str) -> Target:
+    kind, _, path = to.partition(":")
+    if to == "hf":
+        return huggingface.HuggingFaceTarget(repo)
     if kind == "folder" and path:
-        return folder.FolderTarget(Path(path), order.target.repo)
-    raise PublisherError(f"{order.to!r} is no target.", hint="Write --to hf or --to folder:DIR.")
+        return folder.FolderTarget(Path(path), repo)
+    raise PublisherError(f"{to!r} is no target.", hint="Write --to hf or --to folder:DIR.")

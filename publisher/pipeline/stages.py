@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from publisher.custody import Custody
 from publisher.engines import ENGINES
 from publisher.engines.base import write_job
 from publisher.engines.run import run_job
-from publisher.errors import HubError, PublisherError
+from publisher.errors import FindingsError, HubError, PublisherError
 from publisher.evals import hub as scores
 from publisher.findings import Report
 from publisher.hub.push import push
@@ -45,6 +45,9 @@ from publisher.plan.recipe import recipe_to_yaml
 from publisher.reports.files import render as render_report
 from publisher.reports.overview import look
 from publisher.reports.validation import Validation
+
+# A waiver of one of these, published with its reason, speaks for the push too.
+TERMS = frozenset({"lc01", "changed-licence", "lc14", "differs-from-manifest"})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -264,7 +267,26 @@ class Run:
             manifest=manifests.read(self.directory.checkpoint / manifests.NAME),
             gate=target.gate,  # type: ignore[arg-type]  # the schema and the option allow nothing else
             private=target.private,
+            checks=(self._not_refused, self._licence_kept),
+            **asdict(self.prepared.order.manner),
         )
+
+    def _not_refused(self) -> list[PublisherError]:
+        """Reports that hold errors nobody waived; looked at again, for a push may come long after them."""
+        reports = (self.directory.report, self.directory.publication)
+        return [
+            FindingsError(f"{path} is not publishable.", hint="Mend what it names, or waive it.")
+            for path in reports
+            if (document(path) or {}).get("publishable") is False
+        ]
+
+    def _licence_kept(self) -> list[PublisherError]:
+        """Files of terms that are not byte for byte the source's, unless that was waived with a reason."""
+        if not TERMS.isdisjoint(word.lower() for word in self.prepared.order.waivers):
+            return []
+        found = licence.compare(self.prepared.source.files, self.directory.checkpoint)
+        wrong = [item for item in found if item.kind in ("changed", "missing")]
+        return [PublisherError(f"{item} ({self.prepared.source.label}).", hint="Copy the source's.") for item in wrong]
 
     def card_context(self) -> context.CardContext:
         """Everything the card prints, computed from files."""

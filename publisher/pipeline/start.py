@@ -21,14 +21,20 @@ STAGES = ("plan", "quantize", "validate", "evaluate", "card", "manifest", "push"
 
 
 def run(
-    prepared: Prepared, directory: RunDirectory, listener: Callable[[Event], None] | None = None, *, until: str = "push"
+    prepared: Prepared,
+    directory: RunDirectory,
+    listener: Callable[[Event], None] | None = None,
+    *,
+    since: str = "plan",
+    until: str = "push",
 ) -> Run:
-    """Run the stages up to and including `until`, skipping what is finished.
+    """Run the stages from `since` up to and including `until`, skipping what is finished.
 
     Args:
         prepared: what to do.
         directory: where to work.
         listener: called with every event.
+        since: the first stage; those before it have just been run.
         until: the last stage.
 
     Raises:
@@ -52,7 +58,7 @@ def run(
     }
     stage = "plan"
     try:
-        for stage in STAGES[: STAGES.index(until) + 1]:
+        for stage in STAGES[STAGES.index(since) : STAGES.index(until) + 1]:
             stages[stage]()
             if stage == "plan" and until == "push":
                 work.require_access()

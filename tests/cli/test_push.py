@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -140,6 +141,15 @@ def test_a_checkpoint_made_elsewhere_goes_through_the_same_gates(workspace: Work
         ["push", "mxfp4.yaml", "--to", "ftp:there"],
         ["push", "mxfp4.yaml", "--gate", "sometimes"],
         ["push", "mxfp4.yaml", "--repo", "no slash", "--to", "folder:out"],
+        ["push", "mxfp4.yaml", "--to", "folder:out", "--tag", "v1"],
+        ["push", "mxfp4.yaml", "--to", "folder:out", "--revision", "next"],
+        ["push", "mxfp4.yaml", "--to", "folder:out", "--create-pr"],
+        ["push", "mxfp4.yaml", "--tag", "v1", "--no-tag"],
+        ["push", "mxfp4.yaml", "--create-pr", "--revision", "next"],
+        ["push", "mxfp4.yaml", "--create-pr", "--tag", "v1"],
+        ["push", "mxfp4.yaml", "--create-pr", "--private"],
+        ["push", "mxfp4.yaml", "--revision", "refs/pr/1"],
+        ["push", "mxfp4.yaml", "--tag", "deadbeef"],
     ],
 )
 def test_usage_errors(workspace: Workspace, arguments: list[str]) -> None:
@@ -202,6 +212,110 @@ def test_push_to_the_hub_with_the_real_client_and_no_token_anywhere(workspace: W
         assert report["publishable"] is True
     texts = [path.read_text(errors="replace") for path in workspace.run.rglob("*") if path.is_file()]
     assert not any(hub.token in text for text in [*texts, done.out, done.err])
+
+
+class OnHub:
+    """A workspace that publishes to a loopback Hub."""
+
+    def __init__(self, workspace: Workspace, hub: LoopbackHub) -> None:
+        self.workspace, self.hub = workspace, hub
+        self.repo = f"{hub.user}/tiny-fp4"
+        self.recipe = workspace.recipe()
+
+    def push(self, *arguments: str, code: int = 0, form: str = "json"):
+        return self.workspace.publisher(
+            "push", self.recipe, "--repo", self.repo, "--run-dir", "run", "--format", form, *arguments, code=code,
+            HF_ENDPOINT=self.hub.endpoint, HF_TOKEN=self.hub.token,
+        )  # fmt: skip
+
+    def edit_card(self, text: str) -> None:
+        card = self.workspace.folder / "card.toml"
+        card.write_text(f'{card.read_text()}summary = "{text}"\n')
+
+
+def test_updates_are_proposed_branched_tagged_and_told(workspace: Workspace) -> None:
+    with LoopbackHub() as hub:
+        mine = OnHub(workspace, hub)
+        first = mine.push("--tag", "v1").json
+        repo = hub.repos[mine.repo]
+        assert (repo.tags, first["tag"]) == ({"v1": repo.head}, "v1")
+
+        mine.edit_card("Second edition.")
+        before, files = repo.head, dict(repo.files)
+        told = mine.push("--dry-run", form="human").out
+        assert "changed README.md" in told
+        assert "the card changes" in told
+        assert f"POST /api/models/{mine.repo}/discussions — open a pull request" in told
+        assert f"POST /api/models/{mine.repo}/discussions/N/merge" in told
+        assert repo.head == before
+        assert repo.pulls == []
+
+        proposed = mine.push("--create-pr", "--no-tag", form="human").out
+        assert f"{hub.endpoint}/{mine.repo}/discussions/1" in proposed
+        assert f"publisher push {mine.recipe} --repo {mine.repo} --run-dir run --format human --no-tag" in proposed
+        assert (repo.head, repo.files, repo.pulls[0].status) == (before, files, "draft")
+
+        branched = mine.push("--revision", "next", "--no-tag").json
+        assert (branched["revision"], branched["tag"], repo.head) == ("next", None, before)
+        assert b"Second edition" in repo.sides["next"][-1][2]["README.md"].data
+
+        merged = mine.push().json
+        assert (merged["released"], repo.pulls[0].status, len(repo.pulls)) == (True, "merged", 1)
+        assert b"Second edition" in repo.files["README.md"].data
+        assert repo.tags[f"publisher-{merged['root_digest'][:12]}"] == repo.head
+        assert not hub.was_open(mine.repo)
+
+
+def test_private_storage_that_is_too_small(workspace: Workspace) -> None:
+    with LoopbackHub() as hub:
+        hub.private_quota = 100
+        mine = OnHub(workspace, hub)
+        refused = mine.push("--no-public-staging", code=3)
+        assert "--no-public-staging" in refused.err
+        repo = hub.repos[mine.repo]
+        assert (repo.private, list(repo.files)) == (True, [".gitattributes"])
+        done = mine.push()
+        assert "behind a manual gate" in done.err
+        assert done.json["route"] == "draft"
+        assert (repo.private, repo.gated) == (False, "manual")
+        shown = [item.trees[mine.repo] for item in hub.log if item.state.get(mine.repo, (True,))[0] is False]
+        assert {len(files) for files in shown} == {1, len(repo.files)}, "public empty, then public whole, nothing else"
+        assert not hub.was_open(mine.repo)
+
+
+def test_a_terminal_is_asked_before_the_work_and_before_an_update(workspace: Workspace) -> None:
+    recipe = workspace.recipe()
+    assert "Nothing was started" in on_terminal(workspace, recipe, "n\n", code=2)
+    assert not workspace.checkpoint.exists()
+    on_terminal(workspace, recipe, "y\ny\n")
+    card = workspace.folder / "card.toml"
+    card.write_text(f'{card.read_text()}summary = "Second edition."\n')
+    before = (workspace.tree / "README.md").read_bytes()
+    said = on_terminal(workspace, recipe, "y\nn\n", code=2)
+    assert "changed README.md" in said
+    assert "Publish these changes?" in said
+    assert (workspace.tree / "README.md").read_bytes() == before
+    on_terminal(workspace, recipe, "y\ny\n")
+    assert b"Second edition" in (workspace.tree / "README.md").read_bytes()
+
+
+def on_terminal(workspace: Workspace, recipe: str, answers: str, *, code: int = 0) -> str:
+    """What `push` says to somebody who sits at a terminal and types these answers."""
+    ours, theirs = pty.openpty()
+    os.write(ours, answers.encode())
+    done = subprocess.run(
+        [sys.executable, "-m", "publisher", "push", recipe, "--to", "folder:out", "--run-dir", "run"],
+        cwd=workspace.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=theirs,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
 
 
 def test_stopping_is_resumable_and_ends_with_six(workspace: Workspace) -> None:

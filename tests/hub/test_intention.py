@@ -15,6 +15,7 @@ from publisher.hub.huggingface import HuggingFaceTarget
 from publisher.hub.intention import intend
 from publisher.hub.push import push
 from publisher.hub.target import Publication, TransientHubError
+from publisher.units import format_bytes
 from tests.hub.loopback import LoopbackHub, Request
 from tests.hub.places import FILES, REPO, FolderPlace, HubPlace, publication
 
@@ -40,6 +41,14 @@ def test_a_dry_run_tells_everything_and_changes_nothing(place: Place, tiny: Publ
     assert place.writes() == writes
     document = found.to_json()
     assert document.pop("requests")
+    assert document.pop("changed") == [
+        "changed config.json (3 B to 11 B)",
+        f"changed publish.json ({size(tiny)} to {size(new)})",
+        "removed stray (1 B)",
+        "config new: (absent) to 1",
+        "the card stays as it is",
+        "settings: public, gate manual",
+    ]
     manifest = (tiny.manifest.own_entry().size, new.manifest.own_entry().size)
     assert document == {
         "problems": [],
@@ -60,6 +69,10 @@ def test_a_dry_run_tells_everything_and_changes_nothing(place: Place, tiny: Publ
             "settings": ["public, gate manual", "public, gate manual"],
         },
     }
+
+
+def size(wanted: Publication) -> str:
+    return format_bytes(wanted.manifest.own_entry().size)
 
 
 def asked(request: Request, number: str) -> str:
