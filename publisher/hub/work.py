@@ -152,6 +152,9 @@ class Work:
         now = self.place.head()
         if now == self.head:
             return
+        if now is None:
+            self.settings()  # tells where the whole repository is gone
+            raise self.moved(self.place, "somebody removed it", now)
         for commit in self.place.history(self.head):
             if self.publication.mark not in commit.message:
                 raise self.moved(self.place, f"{commit.author or 'somebody'} committed {commit.title!r}", now)
