@@ -11,6 +11,7 @@ from publisher.checkpoint.modules import Module
 from publisher.findings import ERROR, WARNING, Found
 from publisher.rules import ENGINES, Scope, rule
 from publisher.subjects import BLOCK, CACHE_SCALARS, SCALARS, Modules
+from publisher.subjects.modules import stack_of
 
 LOADERS = ("vllm", "sglang", "tensorrt-llm", "atom")
 # What may stand beside a quantized weight in any layout.
@@ -55,6 +56,8 @@ def broken_modelopt_set(modules: Modules) -> Iterator[Found]:
     """
     if modules.quant is None:
         return
+    for module in modules.stacked:
+        yield from _stack_set(module, inputs=modules.quant.activations == "static")
     for module in modules.packed:
         layer = modules.quant.layer(module.name) if modules.quant.layers else None
         algo = ((layer.algo if layer else modules.quant.algo) or "").upper()
@@ -64,6 +67,22 @@ def broken_modelopt_set(modules: Modules) -> Iterator[Found]:
             needed |= {"weight_scale_2"} | ({"input_scale"} if activations == "static" else set())
         loose = {"input_scale"} if activations is None else set()
         yield from _set(module, needed, SMOOTHED.get(algo, set()) | loose)
+
+
+def _stack_set(module: Module, *, inputs: bool) -> Iterator[Found]:
+    """The scalars and the scales' shape of experts that are packed in one tensor for each projection."""
+    for projection in stack_of(module):
+        payload, scales = module.tensors[projection], module.tensors[f"{projection}_weight_scale"]
+        needed = [f"{projection}_weight_scale_2", *([f"{projection}_input_scale"] if inputs else [])]
+        lost = [name for name in needed if name not in module.tensors]
+        if lost:
+            message = f"{module.name} lacks {', '.join(lost)}; write or export the module again."
+            yield Found(message, file=module.ref.shard, tensor=f"{module.name}.{lost[0]}")
+        count, half, rows = payload.shape
+        wanted = (count, half * 2 // BLOCK["nvfp4"], rows)
+        if scales.shape != wanted:
+            message = f"{scales.name} is {list(scales.shape)[:8]}, its payload needs {list(wanted)}; export it again."
+            yield Found(message, file=scales.shard, tensor=scales.name)
 
 
 @rule("NM02", "broken-quark-set", severity=ERROR, engines=("vllm", "sglang", "atom"), scope=_dialect("quark"))

@@ -166,7 +166,7 @@ def outlying_expert_input_scale(scalars: Scalars) -> Iterator[Found]:
     layers: dict[tuple[str, bool], list[int]] = {}
     for at, ref in enumerate(scalars.refs):
         head, mark, tail = ref.name.rpartition(".experts.")
-        if mark:
+        if mark and "." in tail:  # not the one scale of a whole stack
             down = tail.split(".")[-2] in DOWNS
             layers.setdefault((head, down), []).append(at)
     for (head, down), places in layers.items():

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from publisher import jsonio
+from publisher.checkpoint.modules import Module
 from publisher.checkpoint.quantconfig import BLOCKS, QuantConfig
 from publisher.findings import ERROR, WARNING, Found
 from publisher.rules import Scope, rule
@@ -141,12 +142,20 @@ def _map_flaws(quant: QuantConfig, known: set[str], modules: Modules) -> Iterato
         yield Found(message, file=file, refuses=("vllm",))
         return
     yield from _entries(quant, known)
-    lost = [module.name for module in modules.packed if quant.layer(module.name) is None]
+    stored = [*modules.packed, *(module for module in modules.checkpoint.modules.values() if _is_fp8(module))]
+    lost = [module.name for module in stored if quant.layer(module.name) is None]
     if lost:
         message = (
-            f"{quant.origin}: {len(lost):,} packed modules such as {_short(lost[0])} are not in `quantized_layers`"
+            f"{quant.origin}: {len(lost):,} quantized modules such as {_short(lost[0])} are not in `quantized_layers`"
         )
         yield Found(f"{message}; add them.", file=file, tensor=lost[0])
+
+
+def _is_fp8(module: Module) -> bool:
+    """A layer in FP8, which is read as 16 bits where the map does not name it."""
+    weight = module.weight
+    scaled = not module.tensors.keys().isdisjoint({"weight_scale", "weight_scale_inv"})
+    return weight is not None and weight.dtype == "F8_E4M3" and len(weight.shape) == 2 and scaled
 
 
 def _entries(quant: QuantConfig, known: set[str]) -> Iterator[Found]:

@@ -4,9 +4,9 @@ Error and cosine are taken over every weight, or over a sample where one is aske
 sample of blocks always, because it is tried in several modes. A sample is whole rows in a few runs spread over the
 matrix, the same ones every time. Rows are read in pieces, so memory stays bounded whatever the matrix.
 
-A source may be BF16, F16, F32, INT4, FP8 or MXFP4, alone or fused (see `checkpoint.weights`). What cannot be compared is left
-to the meter with its reason, so that no rule passes it for checked. Layers stored in FP8 or INT4 are compared too, by
-their error alone.
+A source may be BF16, F16, F32, INT4, FP8 or MXFP4, alone or fused (see `checkpoint.weights`). What cannot be compared
+is left to the meter with its reason, so that no rule passes it for checked. Layers stored in FP8 or INT4 are compared
+too, by their error alone.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from publisher.checkpoint.modules import Module
 from publisher.checkpoint.open import Checkpoint
 from publisher.formats import scan
 from publisher.subjects.evidence import Meter
-from publisher.subjects.modules import BLOCK, CACHE_SCALARS, SCALARS, is_packed
+from publisher.subjects.modules import BLOCK, CACHE_SCALARS, SCALARS, is_packed, stack_of
 from publisher.subjects.reading import Piece, Run, pieces, plan, readable
 from publisher.subjects.scalars import FLOATS, SMOOTHING, FusedGroup, Scalars, Smoothings, Vector, fused, scalar_of
 from publisher.subjects.scales import BlockScales, Held, ScaleRange, ScaleRanges, Stored, stored
@@ -46,6 +46,11 @@ def _wanted(checkpoint: Checkpoint, kinds: Collection[type]) -> _Wanted:
     for module in checkpoint.modules.values():
         if scales:
             found.blocks |= {one.scales.name: (module, one) for one in stored(checkpoint, module)}
+        for projection in stack_of(module):
+            for suffix in suffixes:
+                scalar = module.tensors.get(f"{projection}_{suffix}")
+                if scalar is not None and scalar.dtype in FLOATS and scalar.elements == 1:
+                    found.scalars[scalar.name] = suffix
         if _OF_MODULES.isdisjoint(module.tensors):
             continue
         packed = is_packed(module)
@@ -174,6 +179,13 @@ def _range(block: BlockScales) -> ScaleRange:
     )
 
 
+def _scaled(one: ScaleRange) -> str:
+    """What the name of the global scale begins with; of a stack that is itself named after its projection."""
+    if one.ref.name.endswith(".weight_scale"):
+        return one.module.name
+    return f"{one.ref.name.removesuffix('_weight_scale')}_weight_scale_2"
+
+
 def _ranges(
     checkpoint: Checkpoint, ranges: list[ScaleRange], every: Mapping[str, Scalars], meter: Meter
 ) -> Iterator[ScaleRanges]:
@@ -183,14 +195,14 @@ def _ranges(
         scalars = every.get(suffix)
         if scalars is not None:
             bits = scalars.values.view(np.uint32).tolist()
-            names = (ref.name.rpartition(".")[0] for ref in scalars.refs)
+            names = (ref.name.removesuffix(f".{suffix}") for ref in scalars.refs)
             globals_ |= {name: (suffix, bit) for name, bit in zip(names, bits, strict=True)}
     for form in BLOCK:
         own = [
             replace(one, suffix=suffix, bits=bits)
             for one in ranges
             if one.format == form
-            for suffix, bits in (globals_.get(one.module.name, (None, None)),)
+            for suffix, bits in (globals_.get(_scaled(one), (None, None)),)
         ]
         if own:
             yield ScaleRanges(checkpoint=checkpoint, format=form, ranges=tuple(own), meter=meter)

@@ -20,7 +20,7 @@ from publisher.checkpoint.modules import Module
 from publisher.checkpoint.open import Checkpoint
 from publisher.formats import scan
 from publisher.subjects.evidence import PIECE, Meter
-from publisher.subjects.modules import BLOCK, is_packed, module_format
+from publisher.subjects.modules import BLOCK, is_packed, module_format, stack_of
 from publisher.subjects.reading import Codes, fetch, plan, readable
 
 CODES = frozenset({"U8", "F8_E4M3", "F8_E8M0"})  # dtypes of block scales
@@ -41,11 +41,17 @@ class Stored:
 
 
 def stored(checkpoint: Checkpoint, module: Module) -> Iterator[Stored]:
-    """A module's block scales: `weight_scale`, or gpt-oss's `<projection>_scales` of stacked experts."""
+    """A module's block scales: `weight_scale`, or, of experts in one tensor, gpt-oss's `<projection>_scales` and
+    modelopt's `<projection>_weight_scale`; the payload of the latter lies across its scales and is not given.
+    """
     scales = module.tensors.get("weight_scale")
     form = module_format(checkpoint, module) if scales is not None and is_packed(module) else None
     if scales is not None and form is not None and scales.dtype in CODES and scales.size:
         yield Stored(scales, module.weight, form)
+    for projection in stack_of(module):
+        ref = module.tensors[f"{projection}_weight_scale"]
+        if ref.size:
+            yield Stored(ref, None, "nvfp4")
     if module.name.endswith(".experts"):
         for suffix, ref in module.tensors.items():
             payload = module.tensors.get(f"{suffix.removesuffix('_scales')}_blocks")

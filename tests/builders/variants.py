@@ -151,6 +151,26 @@ def expert_blocks(source: Tiny) -> Tiny:
     return _finished(result)
 
 
+def expert_stacks(source: Tiny) -> Tiny:
+    """gpt-oss in NVFP4 as modelopt 0.47 exports it: a stack's codes and scales turned around, one scalar for all."""
+    result = nvfp4(source)
+    for name in [name for name in source.tensors if name.endswith((".down_proj", ".gate_up_proj"))]:
+        values = values_of(result.tensors.pop(name)).transpose(0, 2, 1)
+        experts, rows, columns = values.shape
+        scale_2 = np.float32(abs(values).max() / np.float32(2688))
+        blocks = values.reshape(experts, rows, columns // 16, 16)
+        scales = (abs(blocks).max(axis=3) / (np.float32(6) * scale_2)).astype(ml_dtypes.float8_e4m3fn)
+        scaled = blocks / (scales.astype(np.float32) * scale_2)[..., None]
+        packed = np.frombuffer(_pack(scaled.reshape(-1, columns)), np.uint8).reshape(experts, rows, columns // 2)
+        turned = packed.transpose(0, 2, 1)
+        result.tensors[name] = Tensor("U8", turned.shape, turned.tobytes())
+        codes = scales.view(np.uint8).transpose(0, 2, 1)
+        result.tensors[f"{name}_weight_scale"] = Tensor("F8_E4M3", codes.shape, codes.tobytes())
+        result.tensors[f"{name}_weight_scale_2"] = f32(float(scale_2))
+        result.tensors[f"{name}_input_scale"] = f32(0.001)
+    return _finished(result)
+
+
 def smoothed(source: Tiny) -> Tiny:
     """NVFP4_AWQ: what fused members share is smoothed alike, as are all experts of a layer."""
     result = nvfp4(source)
@@ -264,6 +284,7 @@ VARIANTS: dict[str, Callable[[], tuple[Tiny, Tiny]]] = {
     "predicting-nvfp4": lambda: (s := predicting(), keeping(s, nvfp4, **PREDICTING)),
     "predicting-mxfp4": lambda: (s := predicting(), keeping(s, mxfp4, **PREDICTING)),
     "gpt-oss": lambda: (s := gpt_oss(), expert_blocks(s)),
+    "gpt-oss-nvfp4": lambda: (s := gpt_oss(), expert_stacks(s)),
     "llama-awq": lambda: (s := llama(), smoothed(s)),
     "mixture-awq": lambda: (s := mixture(), smoothed(s)),
     "mixture-mixed": lambda: (s := mixture(), mixed(s)),

@@ -48,6 +48,22 @@ CASES = [
         Case(
             "NM01", "no-input-scale", drop(f"{EXPERT}.up_proj.input_scale"), "NM01", base="mixture-nvfp4", place=EXPERT
         ),
+        Case(
+            "NM01",
+            "stack-without-scalars",
+            drop(f"{STACK}.down_proj_weight_scale_2", f"{STACK}.gate_up_proj_input_scale"),
+            "NM01",
+            base="gpt-oss-nvfp4",
+            place=f"{STACK}.gate_up_proj_input_scale",
+        ),
+        Case(
+            "NM01",
+            "stack-of-other-scales",
+            reshape(f"{STACK}.down_proj_weight_scale", (4, 64, 6)),
+            "NM01",
+            base="gpt-oss-nvfp4",
+            place=f"{STACK}.down_proj_weight_scale",
+        ),
         Case("NM01", "surplus-input-scale", put(f"{UP}.input_scale", f32(0.1)), "NM01w", base="llama-w4a16", place=UP),
         Case(
             "NM01",

@@ -63,6 +63,13 @@ CASES = [
     Case("CF12", "unknown-algorithm", layer(EXPERT, {"quant_algo": "FP3"}), "CF12 FU10", base=MIXED),
     Case("CF12", "no-such-module", layer("model.layers.9.mlp.up_proj", {"quant_algo": "FP8"}), "CF12", base=MIXED),
     Case("CF12", "left-out", both(lambda q: q["quantized_layers"].pop(EXPERT, None)), "CF12", base=MIXED),
+    Case(
+        "CF12",
+        "eight-bits-left-out",
+        both(lambda q: q["quantized_layers"].pop("model.layers.1.self_attn.o_proj", None)),
+        "CF12",
+        base=MIXED,
+    ),
     Case("CF13", "never-calibrated", no_inputs, "CF13 NM01"),
     Case("CF13", "calibrated-weight-only", inputs, "CF13 NM01w", base="llama-w4a16"),
     Case("CF13", "smoothed-undeclared", put(f"{UP}.pre_quant_scale", SMOOTH), "CF13 NM01 NM22"),

@@ -10,8 +10,9 @@ import pytest
 from publisher.checkpoint.open import Checkpoint, open_checkpoint
 from publisher.checkpoint.stored import UnreadableWeight
 from publisher.subjects import Meter
-from publisher.subjects.packed import PackedWeight, open_packed
-from tests.builders.tiny import Tiny, compressed, llama, mxfp4, nvfp4
+from publisher.subjects.packed import PackedWeight, open_packed, open_stacks
+from tests.builders.tiny import Tensor, Tiny, compressed, llama, mxfp4, nvfp4
+from tests.builders.variants import expert_stacks, gpt_oss
 
 UP = "model.layers.0.mlp.up_proj"
 
@@ -55,3 +56,39 @@ def test_the_global_scale_may_have_any_value(tmp_path: Path) -> None:
     scale = opened(tiny, tmp_path).global_scale
     assert scale is not None
     assert np.isnan(scale)
+
+
+STACK = "model.layers.1.mlp.experts"
+
+
+def test_experts_of_a_stack_are_matrices_of_their_own(tmp_path: Path) -> None:
+    tiny = expert_stacks(gpt_oss())
+    checkpoint = open_checkpoint(tiny.write(tmp_path))
+    found = {weight.module.name: weight for weight in open_stacks(checkpoint, Meter())}
+    assert len(found) == 2 * 2 * 4
+    payload = np.frombuffer(tiny.tensors[f"{STACK}.gate_up_proj"].data, np.uint8).reshape(4, 32, 192)
+    scales = np.frombuffer(tiny.tensors[f"{STACK}.gate_up_proj_weight_scale"].data, np.uint8).reshape(4, 4, 192)
+    one = found[f"{STACK}.3.gate_up_proj"]
+    assert (one.rows, one.columns, one.size) == (192, 64, 192 * 36)
+    sample = one.sample(7, 20, np.zeros((13, 64), np.float32))
+    np.testing.assert_array_equal(sample.payload, payload[3].T[7:20])
+    np.testing.assert_array_equal(sample.scales, scales[3].T[7:20])
+    assert one.slabs
+    one.forget()
+    assert not one.slabs
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "reason"),
+    [
+        ("down_proj_weight_scale", (4, 64, 6), r"scales of shape \[4, 64, 6\] do not fit a stack of \[4, 48, 64\]"),
+        ("down_proj_weight_scale_2", (2,), "its weight_scale_2 is no single number"),
+    ],
+)
+def test_a_stack_that_does_not_belong_together(name: str, shape: tuple[int, ...], reason: str, tmp_path: Path) -> None:
+    tiny = expert_stacks(gpt_oss())
+    old = tiny.tensors[f"{STACK}.{name}"]
+    width = {"F8_E4M3": 1, "F32": 4}[old.dtype]
+    tiny.tensors[f"{STACK}.{name}"] = Tensor(old.dtype, shape, bytes(int(np.prod(shape)) * width))
+    with pytest.raises(UnreadableWeight, match=reason):
+        list(open_stacks(open_checkpoint(tiny.write(tmp_path)), Meter()))
