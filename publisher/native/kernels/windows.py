@@ -36,10 +36,13 @@ def float_magnitudes(_typing: Any, weights: Any, _index: Any, out: Any) -> Any:
     return numba.void(weights, numba.int64, out), generate
 
 
-def _rounded(builder: Any, scaled: Any) -> Any:
-    """E2M1 magnitudes of float32, ties to even, above 6 saturating: the adder rounds (see `portable`)."""
+def to_element(builder: Any, scaled: Any, *, clipped: bool = True) -> Any:
+    """E2M1 magnitudes of float32, ties to even: the adder rounds (see `portable`).
+
+    Above 6 they saturate; where they need not be `clipped`, because none reaches 7, that is left out.
+    """
     six, integers = all_lanes(_F32, 6.0), vector(_I32)
-    clamped = builder.select(builder.fcmp_ordered("<", scaled, six), scaled, six)
+    clamped = builder.select(builder.fcmp_ordered("<", scaled, six), scaled, six) if clipped else scaled
     exponent = builder.and_(builder.bitcast(clamped, integers), all_lanes(_I32, _EXPONENT))
     small = builder.icmp_signed("<", exponent, all_lanes(_I32, _ONE))
     exponent = builder.select(small, all_lanes(_I32, _ONE), exponent)
@@ -90,7 +93,7 @@ def exact_window(_typing: Any, magnitudes: Any, steps: Any, _first: Any, losses:
     def body(emit: Emitter, weight: Any, total: Any) -> Any:
         builder = emit.builder
         step = emit.load("steps", emit.arguments["first"], vector(_F32), 4)
-        rounded = builder.fmul(_rounded(builder, builder.fdiv(weight, step)), step)
+        rounded = builder.fmul(to_element(builder, builder.fdiv(weight, step)), step)
         error = builder.fsub(weight, rounded)
         return builder.fadd(total, builder.fmul(error, error))
 
@@ -118,7 +121,7 @@ def near_window(
     def body(emit: Emitter, weight: Any, total: Any) -> Any:
         builder = emit.builder
         scaled = builder.fmul(weight, emit.load("reciprocals", emit.arguments["first"], vector(_F32), 4))
-        error = builder.fsub(_rounded(builder, scaled), scaled)
+        error = builder.fsub(to_element(builder, scaled), scaled)
         name = f"llvm.fmuladd.v{WINDOW}f32"
         return _call(builder, name, vector(_F32), [error, error, total])
 

@@ -82,3 +82,23 @@ def test_any_code_to_begin_with_leads_to_the_same() -> None:
         begun = np.clip(codes.astype(int) + away, 1, 126).astype(np.uint8)
         search.best_codes(values, peaks, found, begun)
         assert np.array_equal(begun, expected), away
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 47])
+def test_blocks_that_fill_no_batch(count: int) -> None:
+    values = blocks("heavy tails", np.random.default_rng(count)).astype(np.float32)[:count]
+    values[count // 2] = 0
+    peaks = np.abs(values).max(axis=1)
+    found = search.candidates(float(peaks.max()))
+    codes = nvfp4.block_scale_codes(peaks.copy(), nvfp4.global_scale(peaks.max()))
+    tried = codes.copy()
+    search.all_tried(values, found, tried)
+    search.best_codes(values, peaks, found, codes)
+    assert np.array_equal(codes, tried)
+
+
+def test_nearly_all_blocks_of_ordinary_weights_are_settled_in_batches() -> None:
+    values = blocks("normal", np.random.default_rng(6)).astype(np.float32)
+    peaks = np.abs(values).max(axis=1)
+    codes = nvfp4.block_scale_codes(peaks.copy(), nvfp4.global_scale(peaks.max()))
+    assert search.best_codes(values, peaks, search.candidates(float(peaks.max())), codes) < BLOCKS // 25
