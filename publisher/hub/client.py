@@ -122,7 +122,7 @@ class HubClient:
     @contextlib.contextmanager
     def errors(self, action: str) -> Iterator[None]:
         """Turn what goes wrong inside into the project's errors."""
-        get_session().timeout = TIMEOUT
+        _bound_waits(get_session())
         try:
             yield
         except PublisherError:
@@ -172,7 +172,9 @@ class HubClient:
             return AbsentError(f"{place}: it does not exist, or the token may not see it.", hint=LOGIN)
         if status == 412:
             return OvertakenError(told, hint=AGAIN)
-        if status in TRANSIENT:
+        if status in TRANSIENT or (
+            status == 404 and " would not transfer " in place
+        ):  # sent, as was said, and not there
             return TransientHubError(told, hint=AGAIN, wait=asked_to_wait(error.response.headers))
         return HubError(told, hint="Mend what the Hub names, then run again.")
 
@@ -223,6 +225,21 @@ def token_state() -> str | None:
     return "HF_TOKEN is set" if os.environ.get("HF_TOKEN") else "logged in"
 
 
+def _bound_waits(session: Any) -> None:
+    """Give every request of the client a time-out: some of its calls ask for none whatever its session says."""
+    session.timeout = TIMEOUT
+    hooks = session.event_hooks["request"]
+    if _bounded not in hooks:
+        hooks.append(_bounded)
+
+
+def _bounded(request: Any) -> None:
+    given = request.extensions.get("timeout") or {}
+    request.extensions["timeout"] = {
+        kind: TIMEOUT if given.get(kind) is None else given[kind] for kind in ("connect", "read", "write", "pool")
+    }
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     current: BaseException | None = error
@@ -238,5 +255,7 @@ def _http_error(error: Exception) -> Any:
 
 
 def _root(error: BaseException) -> BaseException:
-    """The cause the client named last: the upload paths wrap it in a RuntimeError."""
-    return next((item for item in _chain(error) if type(item) is not RuntimeError), error)
+    """The cause the client named last: uploads wrap it in a RuntimeError, forced downloads in a ValueError."""
+    wraps = (item for item in _chain(error) if type(item) in (RuntimeError, ValueError) and item.__cause__ is not None)
+    outer = {id(item) for item in wraps}
+    return next((i for i in _chain(error) if id(i) not in outer and type(i) is not RuntimeError), error)
