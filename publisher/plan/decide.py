@@ -15,7 +15,7 @@ from publisher.checkpoint.open import Checkpoint
 from publisher.formats.fp8 import BESIDE
 from publisher.plan import sparsity
 from publisher.plan.declaration import exclude_list, hf_quant_config, implied_head, quantization_config
-from publisher.plan.experts import expanded, unexpanded
+from publisher.plan.experts import expanded, read_by, unexpanded
 from publisher.plan.matrix import Matrix, matrices_of, prediction_layers
 from publisher.plan.model import KEEP, QUANTIZE, ClassSummary, Decision, Plan, Recipe
 from publisher.plan.obstacles import source_obstacles
@@ -72,7 +72,11 @@ def make_plan(recipe: Recipe, checkpoint: Checkpoint, *, commit: str | None = No
         disk_needed=disk_needed(recipe, after, sum(checkpoint.side_files.values()), 4 * len(checkpoint.tensors)),
         memory_needed=_memory(recipe, checkpoint, matrices, decisions),
         problems=tuple(dict.fromkeys(problems)),
-        warnings=(*warnings(recipe, policy, matrices, decisions), *sparsity.warnings(recipe, quantized)),
+        warnings=(
+            *warnings(recipe, policy, matrices, decisions),
+            *read_by(recipe, checkpoint, matrices),
+            *sparsity.warnings(recipe, quantized),
+        ),
     )
 
 

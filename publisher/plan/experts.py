@@ -109,6 +109,17 @@ def unexpanded(refused: Mapping[str, str], matrices: Iterable[Matrix], decisions
         )
 
 
+def read_by(recipe: Recipe, checkpoint: Checkpoint, matrices: Iterable[Matrix]) -> Iterator[str]:
+    """Who reads experts that only some engines read in the way they are written."""
+    own = _facts()["written"].get(str(checkpoint.config.get("model_type")))
+    how = own["as"].get(f"{recipe.layout}/{recipe.format}") if own else None
+    if how is None or not any(matrix.fused for matrix in matrices):
+        return
+    yield f"these experts are read by {how['read_by']} in {recipe.layout} layout, by no other engine that is known"
+    if how.get("stack") and recipe.activations == "none":
+        yield "no engine is known to read a stack of experts weight-only; name `statistics` for FP4 activations"
+
+
 def _in_blocks(module: Module) -> bool:
     return any(suffix.endswith(BLOCKS) for suffix in module.tensors)
 

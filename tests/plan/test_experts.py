@@ -127,6 +127,8 @@ def test_gpt_oss_in_nvfp4_stays_in_stacks(headers: Any, shapes: Any, recipe: Any
     rows = {row.pattern: row for row in plan.classes if row.action == QUANTIZE}
     assert rows["model.layers.*.mlp.experts.gate_up_proj"].shape == (EXPERTS, 2 * INNER, HIDDEN)
     assert any("wherever NVFP4's scales reach" in text for text in plan.warnings)
+    assert "these experts are read by SGLang in modelopt layout, by no other engine that is known" in plan.warnings
+    assert any("to read a stack of experts weight-only" in text for text in plan.warnings)
 
 
 @pytest.mark.parametrize("form", ["nvfp4", "mxfp4"])
