@@ -10,6 +10,7 @@ FAMILIES = (
     "modelopt",
     "quark",
     "compressed",
+    "sparsity",
     "modelconfig",
     "documents",
     "coverage",

@@ -84,7 +84,8 @@ def config(checkpoint: Checkpoint, source: Checkpoint | None, draft: Draft) -> N
         return
     mine = _config(checkpoint, draft)
     block = mine.get("quantization_config")
-    wanted = config_with(source.config, block) if isinstance(block, Mapping) else dict(source.config)
+    stated = mine.get("sparsity") if isinstance(mine.get("sparsity"), Mapping) else None  # quantization's own key
+    wanted = config_with(source.config, block, stated) if isinstance(block, Mapping) else dict(source.config)
     changed = [key for key in differing(mine, wanted) if not key.startswith("quantization_config")]
     if changed:
         draft.documents[CONFIG] = _document(wanted)

@@ -27,14 +27,15 @@ from publisher.checkpoint.sidefiles import CONFIG, HF_QUANT_CONFIG
 from publisher.errors import CheckpointError
 from publisher.formats import sparse
 from publisher.matching import Globs
-from publisher.subjects.pruned import pruned_in
+from publisher.subjects.pruned import SPARSE_SUFFIX, pruned_in, stated_pruning
 
 METHOD = "paired-4:8-sparse"
-KEPT, METADATA = "weight_kept", "weight_metadata"
+KEPT, METADATA = SPARSE_SUFFIX, "weight_metadata"
 PAYLOADS = ("weight", "weight_packed")
 DENSE = "dense"  # the folder of what the sparse form replaces
 DIGESTS = "digests.json"
-REPLACED = (CONFIG, HF_QUANT_CONFIG, INDEX, "README.md", "publish.json")
+REPLACED = {name: f"{DENSE}/{name}" for name in (CONFIG, HF_QUANT_CONFIG, "README.md", "publish.json")}
+REPLACED[INDEX] = f"{DENSE}/index.json"  # under its own name it would be taken for a second one
 SAID = (
     "FP4 weights pruned 4 of 8 in pairs, stored as kept pairs and CUTLASS's ordered metadata. No serving engine loads "
     "this form; `publisher convert --to dense` gives back the dense checkpoint."
@@ -178,8 +179,8 @@ def declared_config(made: Rewriting) -> dict[str, Any]:
 
 def is_sparse(checkpoint: Checkpoint) -> bool:
     """Whether config.json says that weights are stored sparsely."""
-    stated = checkpoint.config.get("sparsity")
-    return isinstance(stated, Mapping) and stated.get("storage") == "sparse"
+    stated = stated_pruning(checkpoint)
+    return stated is not None and stated.storage == "sparse"
 
 
 def to_dense(checkpoint: Checkpoint) -> Rewriting:

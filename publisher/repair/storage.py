@@ -210,15 +210,14 @@ def _in_order(pool: ThreadPoolExecutor, work: Callable[[int, bytes], T], pieces:
 
 def _documents(made: Rewriting, files: LocalFiles, writer: StagedWriter, wanted: Mapping[str, str]) -> list[str]:
     """Put every file that is no shard in its place; the names written, sorted."""
-    others = {name: name for name in files.sizes if name not in made.checkpoint.shards}
+    others = [name for name in files.sizes if name not in made.checkpoint.shards]
     if made.to == "sparse":
-        found = {name: f"{DENSE}/{name}" if name in REPLACED else name for name in others}
+        found = {name: REPLACED.get(name, name) for name in others}
     else:
         _refuse_other_bytes(writer, wanted)
-        inside = f"{DENSE}/"
-        back = {name: name.removeprefix(inside) for name in others if name.startswith(inside)}
-        found = {name: new for name, new in others.items() if name not in REPLACED} | back
-        del found[f"{DENSE}/{DIGESTS}"]
+        back = {aside: name for name, aside in REPLACED.items() if aside in others}
+        kept = {name: name for name in others if name not in REPLACED and not name.startswith(f"{DENSE}/")}
+        found = kept | back
     with disk_errors(writer.staging, sum(files.sizes[name] for name in found)):
         for old, new in found.items():
             _copy(files.root / old, writer.files / new)

@@ -9,7 +9,7 @@ from publisher.subjects.comparison import Compared, Comparison
 from publisher.subjects.evidence import CARD, LEVELS, Evidence, Meter
 from publisher.subjects.modules import BLOCK, CACHE_SCALARS, PLAIN, SCALARS, SCALE_SUFFIXES, Headers, Modules, Shard
 from publisher.subjects.payload import Packed, Payload, Payloads, Plain, Tally
-from publisher.subjects.pruned import Pruned
+from publisher.subjects.pruned import SPARSE_SUFFIX, Pruned, Stated, pruned_in, stated_pruning
 from publisher.subjects.publication import MANIFEST, Card, Listing, Pair, Repository, Upstream, read_card
 from publisher.subjects.reading import Run
 from publisher.subjects.scalars import FusedGroup, Scalars, Smoothing, Smoothings
@@ -31,6 +31,7 @@ __all__ = [
     "PLAIN",
     "SCALARS",
     "SCALE_SUFFIXES",
+    "SPARSE_SUFFIX",
     "BlockScales",
     "Card",
     "Claimed",
@@ -59,6 +60,7 @@ __all__ = [
     "SideFiles",
     "Smoothing",
     "Smoothings",
+    "Stated",
     "Subject",
     "Tally",
     "Terms",
@@ -66,7 +68,9 @@ __all__ = [
     "Upstream",
     "lacking",
     "planned_reads",
+    "pruned_in",
     "read_card",
     "sparse_layers",
+    "stated_pruning",
     "stream",
 ]  # fmt: skip

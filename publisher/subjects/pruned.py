@@ -26,6 +26,7 @@ from publisher.subjects.packed import PackedWeight, open_packed
 from publisher.subjects.publication import read_card
 from publisher.subjects.sampled import rows_looked, runs_of
 
+SPARSE_SUFFIX = "weight_kept"  # what `publisher convert --to sparse` calls the kept bytes of a weight
 CHUNK = 4  # bytes of payload that form one group of eight weights
 NONZERO = 0x77  # code 8 is -0.0
 MAX_GLOBS = 10_000
@@ -52,10 +53,42 @@ class Pruned:
     flaw: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What the key `sparsity` of config.json says: pattern and storage as they stand, and its globs if they are any."""
+
+    pattern: Any
+    storage: Any
+    globs: Globs | None
+
+    @property
+    def paired(self) -> bool:
+        """Whether it means paired 4:8."""
+        return isinstance(self.pattern, str) and _DECLARED.fullmatch(self.pattern.strip()) is not None
+
+
+def stated_pruning(checkpoint: Checkpoint) -> Stated | None:
+    """The statement in config.json; None where there is none."""
+    stated = checkpoint.config.get("sparsity")
+    if not isinstance(stated, Mapping):
+        return None if stated is None else Stated(stated, None, None)
+    return Stated(stated.get("pattern"), stated.get("storage"), _globs(stated.get("modules")))
+
+
+def _globs(modules: Any) -> Globs | None:
+    """Globs over module names; None where they are none that can be read."""
+    if not isinstance(modules, list) or not modules or len(modules) > MAX_GLOBS:
+        return None
+    try:
+        return Globs([check_pattern(pattern) if isinstance(pattern, str) else "" for pattern in modules])
+    except PatternError:
+        return None
+
+
 def declares_pruning(evidence: Evidence, meter: Meter) -> bool:
     """Whether configuration or card say paired 4:8."""
-    stated = evidence.checkpoint.config.get("sparsity")
-    said: list[Any] = [stated.get("pattern") if isinstance(stated, Mapping) else stated]
+    stated = stated_pruning(evidence.checkpoint)
+    said: list[Any] = [stated.pattern if stated else None]
     for quant in evidence.checkpoint.declarations:
         sparsity = quant.raw.get("sparsity_config")
         said.append(sparsity.get("sparsity_structure") if isinstance(sparsity, Mapping) else None)
@@ -78,24 +111,13 @@ def pruned_in(checkpoint: Checkpoint, globs: Globs | None = None) -> tuple[Modul
         globs: over their modules; what config.json says where None, the experts or all where it says nothing.
     """
     packed = [m for m in checkpoint.modules.values() if is_packed(m) and m.weight is not None]
-    globs = globs or _named(checkpoint)
+    stated = stated_pruning(checkpoint)
+    globs = globs or (stated.globs if stated else None)
     if globs is None:
         found = [m for m in packed if m.role == "expert"] or packed
     else:
         found = [m for m in packed if globs.first_match(m.name) is not None]
     return tuple(sorted(found, key=lambda m: (m.ref.shard, m.ref.begin)))
-
-
-def _named(checkpoint: Checkpoint) -> Globs | None:
-    """The globs config.json names the pruned modules by; None where it names none that can be read."""
-    stated = checkpoint.config.get("sparsity")
-    modules = stated.get("modules") if isinstance(stated, Mapping) else None
-    if not isinstance(modules, list) or not modules or len(modules) > MAX_GLOBS:
-        return None
-    try:
-        return Globs([check_pattern(pattern) if isinstance(pattern, str) else "" for pattern in modules])
-    except PatternError:
-        return None
 
 
 def read_pruned(evidence: Evidence, meter: Meter) -> Iterator[Pruned]:

@@ -165,6 +165,12 @@ def pruned(source: Tiny, *, dense: bool = False) -> Pair:
     return source if dense else sparse, result
 
 
+def stated(pair: Pair) -> Pair:
+    """The same, and config.json says which modules are pruned."""
+    pair[1].config["sparsity"] = {"pattern": "paired-4:8", "storage": "dense", "modules": ["*.mlp.experts.*"]}
+    return pair
+
+
 def tag(tiny: Tiny, text: str) -> None:
     """Put a tag into the card, as YAML writes it."""
     head, mark, body = tiny.files["README.md"].decode().partition("\n---\n")
@@ -179,6 +185,7 @@ SOURCES: dict[str, Callable[[], Pair]] = {
     "mixture-fp8-nvfp4": lambda: (pair := fp8(mixture()), (pair[0], nvfp4(pair[1])))[1],
     "llama-nvfp4-mse": lambda: (source := llama(), mse(source)),
     "mixture-pruned": lambda: pruned(mixture()),
+    "mixture-pruned-stated": lambda: stated(pruned(mixture())),
     "mixture-pruned-dense": lambda: pruned(mixture(), dense=True),
     "fused-nvfp4": lambda: (pair := fused(mixture()), (pair[0], nvfp4(pair[1])))[1],
     "fused-transposed-mxfp4": lambda: (pair := fused(mixture(), transposed=True), (pair[0], mxfp4(pair[1])))[1],

@@ -21,6 +21,8 @@ from publisher.errors import CheckpointError
 from publisher.formats import nvfp4
 from publisher.formats import sparse as arithmetic
 from publisher.repair import sparse, storage
+from publisher.rules import run
+from publisher.subjects import Evidence
 from tests.repair.test_sparse import NAME, pruned
 
 ROOT = Path(__file__).parents[2]
@@ -70,12 +72,20 @@ def test_every_byte_comes_back(tmp_path: Path) -> None:
     first = foreign(tmp_path / "a")
     second = there(first, tmp_path / "b")
     assert {path.name for path in (second / "dense").iterdir()} == {
-        "config.json", "hf_quant_config.json", "model.safetensors.index.json", "README.md", "digests.json",
+        "config.json", "hf_quant_config.json", "index.json", "README.md", "digests.json",
     }  # fmt: skip
     assert not (second / "hf_quant_config.json").exists()
     assert (second / "LICENSE").read_bytes() == (first / "LICENSE").read_bytes()
     third = back(second, tmp_path / "c")
     assert digests(third) == digests(first)
+
+
+def test_every_engine_is_told_not_to_load_it(tmp_path: Path) -> None:
+    folder = there(pruned().write(tmp_path / "a"), tmp_path / "b")
+    report = run(Evidence(checkpoint=open_checkpoint(folder)), ignore=("LC",))
+    stopping = {finding.code: finding.refuses for finding in report.findings if finding.severity == "error"}
+    assert stopping.keys() == {"CF02", "CF42"}
+    assert set(stopping["CF42"]) >= {"vllm", "sglang", "tensorrt-llm", "atom", "transformers"}
 
 
 def test_it_is_smaller(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from tests.rules import (
     scales_cases,
     serving_cases,
     sidecars_cases,
+    sparsity_cases,
 )
 from tests.rules.cases import GOOD, KNOWN, UNCOMPARED, Case
 
@@ -44,6 +45,7 @@ FAMILIES = (
     modelopt_cases,
     quark_cases,
     compressed_cases,
+    sparsity_cases,
     modelconfig_cases,
     documents_cases,
     coverage_cases,

@@ -94,3 +94,19 @@ def test_what_cannot_be_looked_at_says_why(tmp_path: Path) -> None:
     del tiny.tensors[f"{NAME}.weight_scale"]
     (found,) = (p for p in read_pruned(given(tiny, tmp_path), Meter()) if p.flaw is not None)
     assert found.module.name == NAME
+
+
+def test_config_json_names_the_modules(tmp_path: Path) -> None:
+    tiny = compressed(mixture(), "nvfp4")
+    tiny.config["sparsity"] = {"pattern": "paired-4:8", "modules": ["*.experts.0.*", "*.shared_experts.up_proj"]}
+    found = pruned_modules(given(tiny, tmp_path / "1"), Meter())
+    assert {module.name.partition(".mlp.")[2] for module in found} == {
+        "experts.0.down_proj",
+        "experts.0.gate_proj",
+        "experts.0.up_proj",
+        "shared_experts.up_proj",
+    }
+    for odd in (["a b"], [7], [], "*", ["x"] * 20_000):
+        tiny.config["sparsity"]["modules"] = odd
+        found = pruned_modules(given(tiny, tmp_path / f"odd-{len(str(odd))}"), Meter())
+        assert {module.role for module in found} == {"expert"}, "what cannot be read is not used"
