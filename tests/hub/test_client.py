@@ -73,7 +73,7 @@ def test_a_rate_limit_is_waited_for_as_long_as_it_says(hub: LoopbackHub, mine: H
 
 @pytest.mark.parametrize("body", [b"<html>Back soon</html>", b"[]", b"null", b'"text"', b"{", b'{"id": 5}'])
 def test_a_reply_that_is_no_hubs_ends_in_a_sentence(hub: LoopbackHub, mine: HubClient, body: bytes) -> None:
-    hub.fail("GET", f"/{REPO}$|whoami", times=99, status=200, body=body)
+    hub.fail("GET", f"/{REPO}(/revision/main)?$|whoami", times=99, status=200, body=body)
     target = HuggingFaceTarget(REPO, endpoint=hub.endpoint, token=hub.token, sleep=lambda seconds: None)
     with pytest.raises(HubError) as caught:
         target.require_access()
