@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import struct
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from huggingface_hub.errors import BadRequestError, GatedRepoError, RepositoryNo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.hub.loopback import LoopbackHub
+from tests.hub.loopback import Fault, LoopbackHub, Request
 from tests.hub.xorbs import GROUPED_LZ4, LZ4, SHARD_TAG, STORED, Malformed, Store, Xorb, shard_files, unframed
 
 pytestmark = pytest.mark.usefixtures("xet")
@@ -137,6 +141,46 @@ def test_contents_are_sent_once(hub: LoopbackHub, api: HfApi, folder: Path) -> N
     upload(api, folder, "org/again")
     assert stored(hub, "org/again") == CONTENTS
     assert len(hub.requests("POST", "/xorbs/")) == before
+
+
+KILLED = """
+import sys
+from publisher.hub import client  # sets how often the transport remembers what it sent
+from huggingface_hub import CommitOperationAdd, HfApi, constants
+constants.HF_HUB_DISABLE_XET = False
+api = HfApi(endpoint=sys.argv[1], token=sys.argv[2])
+operations = [CommitOperationAdd("large.safetensors", sys.argv[3])]
+api.preupload_lfs_files(sys.argv[4], operations, free_memory=False)
+api.create_commit(sys.argv[4], operations, commit_message="all")
+"""
+
+
+@pytest.mark.slow
+def test_an_upload_that_was_killed_does_not_begin_anew(hub: LoopbackHub, api: HfApi, tmp_path: Path) -> None:
+    """The process dies while its third part of four is on the way; the next one does not send all four again."""
+    api.create_repo(MODEL, private=True)
+    large = tmp_path / "large.safetensors"
+    large.write_bytes(RANDOM.bytes(240 << 20))
+    command = [sys.executable, "-c", KILLED, hub.endpoint, hub.token, str(large), MODEL]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    def kill(request: Request) -> Fault | None:
+        if "/xorbs/" in request.path and len(hub.store.xorbs) == 2:
+            time.sleep(1.5)  # longer than the transport takes to write down what it has sent
+            process.kill()
+            return Fault(drop=True)
+        return None
+
+    hub.faults.append(kill)
+    assert process.wait(60) == -signal.SIGKILL
+    hub.faults.clear()
+    before = [request.path for request in hub.requests("POST", "/xorbs/") if request.status == 200]
+    assert len(before) == 2
+    subprocess.run(command, check=True, timeout=60, stderr=subprocess.DEVNULL)
+    sent = {request.path for request in hub.requests("POST", "/xorbs/")[len(before) :] if request.status == 200}
+    assert len(sent - set(before)) == 2
+    assert len(sent & set(before)) <= 1
+    assert hub.repos[MODEL].files["large.safetensors"].oid == hashlib.sha256(large.read_bytes()).hexdigest()
 
 
 def bearer(token: str) -> dict[str, str]:
