@@ -51,7 +51,7 @@ def _rows(
     yield Row("How accurate is it?", _accuracy(measured, checked))
     scored = measured[1]
     if scored is not None or measured[0] is not None:
-        how = "the protocol stands under the table of scores" if scored else "the text and its digest stand there"
+        how = "the protocol stands under the table of scores" if scored else "the digest of the text stands with them"
         yield Row(
             "Can the figures be repeated?", Value(f"Yes: {how}", record.EVALUATION if not scored else "card.toml")
         )

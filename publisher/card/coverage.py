@@ -135,7 +135,7 @@ def _by_pattern(checkpoint: Checkpoint, entries: tuple[str, ...], origin: str) -
     grouped: dict[str, list[str]] = {}
     for entry in entries:
         numbered = bool(_PLAIN.fullmatch(entry.rstrip("*")))
-        grouped.setdefault(_NUMBER.sub("<n>", entry) if numbered else entry, []).append(entry)
+        grouped.setdefault(_NUMBER.sub("N", entry) if numbered else entry, []).append(entry)
     known = _known(checkpoint)
     rows = []
     for pattern, members in list(grouped.items())[:MAX_ROWS]:
@@ -143,7 +143,7 @@ def _by_pattern(checkpoint: Checkpoint, entries: tuple[str, ...], origin: str) -
         named = sum(entry in known for entry in exact)
         text = f"{count(named)} of {count(len(exact))}" if exact else "a pattern"
         rows.append((Value(pattern, origin, code=True), Value(count(len(members)), origin), Value(text, HEADERS)))
-    head = ("Entries like", "Entries", "Name a module or its parent")
+    head = ("Entries (N is a number)", "Entries", "Name a module or its parent")
     return Table(head, tuple(rows), max(len(grouped) - MAX_ROWS, 0))
 
 

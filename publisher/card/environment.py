@@ -77,7 +77,9 @@ def _machine(record: Mapping[str, Any]) -> Iterator[Row]:
     if isinstance(named, str) and named:
         gpus = device.get("gpus") if isinstance(device, Mapping) else None
         several = f"{gpus} × " if type(gpus) is int and gpus > 1 else ""
-        yield Row("Hardware", Value(f"{several}{named}", f"{RECORD}: device"))
+        workers = record.get("workers")
+        shared = f", {workers} workers" if type(workers) is int and workers > 1 else ""
+        yield Row("Hardware", Value(f"{several}{named}{shared}", f"{RECORD}: device"))
     labels = (("driver", ""), ("cuda", "CUDA "), ("hip", "ROCm "))
     told = [f"{label}{around[key]}" for key, label in labels if isinstance(around.get(key), str) and around[key]]
     if told:

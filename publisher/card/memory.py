@@ -56,7 +56,8 @@ def cache_row(checkpoint: Checkpoint) -> Row | None:
         return None
     quant = checkpoint.quant
     how = "as the FP8 cache it declares" if _fp8(quant.kv_cache if quant else None) else "in 16 bits"
-    text = f"{format_bytes(size)} per token, {how}, over all layers and GPUs"
+    where = "held whole by every GPU" if _latent(checkpoint) else "shared out over the GPUs"
+    text = f"{format_bytes(size)} per token over all layers, {how}, {where}"
     return Row("Key-value cache (estimate)", Value(text, "config.json"))
 
 
@@ -69,18 +70,27 @@ def _rooms(checkpoint: Checkpoint) -> Mapping[str, int]:
     return {name: int(known[name] * table["share"]) - table["headroom_bytes"] for name in names if name in known}
 
 
+def _latent(checkpoint: Checkpoint) -> bool:
+    """Whether one latent vector per token is cached, which no engine splits."""
+    return bool(_kinds(checkpoint) & set(jsonio.data(MODELS)["cache"]["latent"]))
+
+
+def _kinds(checkpoint: Checkpoint) -> set[str]:
+    found = (text_config(checkpoint).get("model_type"), checkpoint.config.get("model_type"))
+    return {kind for kind in found if isinstance(kind, str)}
+
+
 def _cache_bytes(checkpoint: Checkpoint) -> int | None:
     text, quant = text_config(checkpoint), checkpoint.quant
-    kinds = {text.get("model_type"), checkpoint.config.get("model_type")} - {None}
-    table = jsonio.data(MODELS)["cache"]
+    grouped = set(jsonio.data(MODELS)["cache"]["grouped"])
     per = 1 if _fp8(quant.kv_cache if quant else None) else 2
     layers = _number(text, "num_hidden_layers")
     if layers is None:
         return None
-    if kinds & set(table["latent"]):
+    if _latent(checkpoint):
         parts = [_number(text, key) for key in _LATENT]
         return None if None in parts else sum(filter(None, parts)) * layers * per
-    return next(_grouped(text, layers * per), None) if kinds & set(table["grouped"]) else None
+    return next(_grouped(text, layers * per), None) if _kinds(checkpoint) & grouped else None
 
 
 def _grouped(text: Mapping[str, Any], scale: int) -> Iterator[int]:

@@ -71,8 +71,17 @@ def _method(checkpoint: Checkpoint, plan: Plan | None, record: Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """The outcome of the rules, ready to print; `remarks` are findings that did not block, `not_run` what was open."""
+    """The outcome of the rules, ready to print.
 
+    Args:
+        ran: whether the rules looked at the files; otherwise only the engine's own measurement is known.
+        rows: numbers.
+        remarks: findings that did not block.
+        not_run: what was left open.
+        waivers: what was waived and why.
+    """
+
+    ran: bool
     rows: tuple[Row, ...]
     remarks: tuple[tuple[str, str], ...]
     not_run: tuple[tuple[str, str], ...]
@@ -87,6 +96,7 @@ def validation(report: Mapping[str, Any] | None, record: Mapping[str, Any]) -> V
     findings = [item for item in (report or {}).get("findings", ()) if isinstance(item, Mapping)]
     waivers = mapping(mapping((report or {}).get("summary")).get("waivers"))
     return Validation(
+        ran=bool(report) and any(row.label == "Rules" for row in rows),
         rows=tuple(rows),
         remarks=tuple(_remarks(findings)),
         not_run=tuple(_not_run((report or {}).get("not_run", ()))),

@@ -29,6 +29,7 @@ from publisher.native import sparsity
 from publisher.native.events import TensorProgress, emit
 from publisher.native.job import ENGINE, Job, read_job
 from publisher.native.memory import peak_host_bytes
+from publisher.native.surroundings import surroundings
 
 if TYPE_CHECKING:
     from publisher.native.units import Task
@@ -245,6 +246,7 @@ def _record(job: Job, torch: Any, hands: Hands, writer: StagedWriter, seconds: f
         "versions": {"publisher": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
         "device": {"kind": hands.kind, "name": hands.name},
         "workers": hands.workers,
+        "environment": surroundings(["fp4-publisher"], torch),
         "seconds": round(seconds, 3),
         "peak_memory": {
             "host": peak_host_bytes() + hands.host,

@@ -28,6 +28,7 @@ from publisher.errors import CheckpointError, EngineError, InterruptedRun, Publi
 from publisher.formats.spec import FORMATS
 from publisher.native.events import Progress, emit
 from publisher.native.memory import peak_host_bytes
+from publisher.native.surroundings import surroundings
 
 ENGINE, STAGE = "modelopt", "quantize"
 BLOCK = FORMATS["nvfp4"].block
@@ -233,6 +234,7 @@ def _make_export(job: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
     return {
         "plan_digest": job["plan_digest"],
         "versions": _versions(),
+        "environment": _surroundings(),
         "device": _device(model),
         "calibration": calibration,
         "tokens": tokens,
@@ -267,6 +269,12 @@ def _versions() -> dict[str, str]:
     names = {"torch": "torch", "transformers": "transformers", "modelopt": "nvidia-modelopt"}
     found = {name: importlib.metadata.version(distribution) for name, distribution in names.items()}
     return {"publisher": __version__, "python": platform.python_version(), **found}
+
+
+def _surroundings() -> dict[str, Any]:
+    import torch
+
+    return surroundings(["fp4-publisher", "nvidia-modelopt", "transformers"], torch)
 
 
 def _device(model: Any) -> dict[str, Any]:
@@ -313,7 +321,8 @@ def _finish(
             "format": job["format"],
             "mode": job["mode"],
             "versions": made["versions"],
-            "device": {key: made["device"][key] for key in ("kind", "name")},
+            "environment": made.get("environment"),
+            "device": {key: made["device"][key] for key in ("kind", "name", "gpus") if key in made["device"]},
             "seconds": round(time.monotonic() - started, 3),
             "peak_memory": {
                 "host": peak_host_bytes(),
