@@ -20,11 +20,14 @@ from publisher.errors import CheckpointError
 from publisher.formats import mxfp4, nvfp4, sparse
 from publisher.native.job import Job, JobSparsity
 from publisher.native.sparsity import by_magnitude
+from publisher.repair import storage
+from publisher.repair.sparse import to_dense, to_sparse
 from publisher.rules import run
 from publisher.subjects import Evidence
 from tests.builders.sources import int4
 from tests.builders.tiny import kimi, llama
 from tests.native.test_runs import found, quantized, weights
+from tests.repair.test_storage import digests
 
 Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
 EXPERTS = {"pattern": "paired-4:8", "modules": ["*.experts.*"]}
@@ -176,3 +179,20 @@ def test_a_dense_group_under_the_statement_is_found(tmp_path: Path, run_program:
     report = run(Evidence(checkpoint=open_checkpoint(folder)), level="full", ignore=("LC",))
     places = {finding.tensor for finding in report.findings if finding.code == "NU08"}
     assert places == {f"model.layers.{layer}.mlp.up_proj.weight" for layer in range(2)}
+
+
+def test_workers_do_not_show_and_storage_gives_every_byte_back(tmp_path: Path, run_program: Run) -> None:
+    """Kimi's INT4 experts, pruned and quantized by one process and by two, stored sparsely and densely again."""
+    stored, _ = int4(kimi())
+    recipe = {"sparsity": EXPERTS, "layout": "compressed-tensors", "shard_size": 60_000}
+    first, _ = quantized(tmp_path / "one", stored, run_program, **recipe)
+    job = json.loads((tmp_path / "one/job.json").read_text())
+    job |= {"workers": 2, "output": str(tmp_path / "two"), "staging": str(tmp_path / "two.staging")}
+    (tmp_path / "two.json").write_text(json.dumps(job))
+    code, _, errors = run_program(tmp_path / "two.json")
+    assert code == 0, errors
+    assert digests(tmp_path / "two") == digests(first)
+    assert len(list(first.glob("*.safetensors"))) > 1
+    small = storage.write(to_sparse(open_checkpoint(first)), tmp_path / "sparse")
+    again = storage.write(to_dense(open_checkpoint(small)), tmp_path / "again")
+    assert digests(again) == digests(first)
