@@ -12,8 +12,9 @@ length, `a` for its largest weight, `u = 2**-24`, and let |w| <= 4 a as sixteen 
 * Below a window: where the scale is too small for `a`, the error of that one weight, in the reference's own float32, is
   a lower bound of the loss, and it grows as scales shrink.
 * Above a window of sixteen: doubling a scale k to k + 8 (that is what eight codes are) leaves a coarser grid on
-  [0, 6 steps], so R(k + 8) >= R(k) wherever a <= 7 steps of k. If no candidate of the window's upper half is within the limit, neither
-  is any above the window. Codes below 16 are not all doubles of others, but a window that begins at 1 holds them all.
+  [0, 6 steps], so R(k + 8) >= R(k) wherever a <= 7 steps of k. If no candidate of the window's upper half is within the
+  limit, neither is any above the window. Codes below 16 are not all doubles of others, but a window that begins at 1
+  holds them all.
 
 Sixteen blocks go at a time (`batches`), ten neighbouring candidates c - 2 to c + 7 of each, c being that of mode max:
 
