@@ -21,6 +21,10 @@ its own and short waits. `place` runs a test on a folder, over LFS and over Xet.
 arrives (the shard naming it is refused, as its sha256 does not follow); on a shard it spoils the contents after they
 were accepted, which nobody notices who does not hash. Small files are in the commit itself on both transports.
 
+hf_xet repeats a store request five times by itself after 429, 5xx, a dropped connection, an answer that is no JSON, and
+for `/_xet/` after 403 (so a fault for good is six requests an attempt); any other status ends the upload at once. It
+surfaces as a builtin ConnectionError (writing) or RuntimeError (reading, a shard's events) whose text names the status.
+
 A file exists for a commit only after its shard was accepted: its bytes are decoded from the uploaded xorbs and their
 sha256 computed anew. Read tokens obey the gate and privacy when they are given out, and stay good until they expire
 (`hub.xet_lifetime`), as signed addresses do (`hub.lifetime`). Files that came another way can be read over Xet too.
