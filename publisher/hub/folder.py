@@ -11,7 +11,6 @@ commits: one push at a time holds its lock, which ends with the process that hol
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -24,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from publisher import jsonio
-from publisher.errors import AccessError, CheckpointError, HubError, PublisherError
+from publisher.errors import AccessError, HubError, PublisherError
+from publisher.hub import disk
 from publisher.hub.exchange import exchange
 from publisher.hub.target import (
     GATES,
@@ -39,7 +39,7 @@ from publisher.hub.target import (
     Uploaded,
     repo_problem,
 )
-from publisher.manifest import BLOCK, hash_file, name_problem
+from publisher.manifest import hash_file, name_problem
 
 STAGING = ".incoming"
 DRAFT = "draft"
@@ -103,22 +103,9 @@ class FolderTarget:
         Raises:
             HubError: another push holds it.
         """
-        path = self.base.parent / f".{self.base.name}.lock"
-        with _disk(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise HubError(
-                    f"Another push is writing to {self.base}; this one changed nothing.",
-                    hint="Wait until it has ended, then run the same command again.",
-                ) from None
+        with disk.locked(self.base.parent / f".{self.base.name}.lock", self.base):
             self._sweep()
             yield
-        finally:
-            os.close(descriptor)
 
     def private_room(self) -> int | None:
         """A disk makes no difference between private and public."""
@@ -150,7 +137,7 @@ class FolderTarget:
     def create_private(self) -> None:
         """Create the folder with private settings; an existing repository stays as it is."""
         if self.settings() is None:
-            with _disk(self.base):
+            with disk.told(self.base):
                 self.files.mkdir(parents=True, exist_ok=True)
                 self._set(Settings(private=True, gate="off"), "create")
 
@@ -159,21 +146,21 @@ class FolderTarget:
         settings = self.settings()
         if settings is None:
             raise AccessError(f"{self.base} holds no repository to hide.", hint="Run the push again.")
-        with _disk(self.base):
+        with disk.told(self.base):
             self._set(Settings(private=True, gate=settings.gate), "settings")
 
     def tree(self) -> dict[str, StoredFile]:
         """Every file below `tree/`, digests left to `read_digests`."""
-        with _disk(self.files):
+        with disk.told(self.files):
             return {
                 path.relative_to(self.files).as_posix(): StoredFile(size=path.lstat().st_size)
-                for path in _files(self.files)
+                for path in disk.files(self.files)
                 if path != self.files / KEY
             }
 
     def read_digests(self, paths: Iterable[str]) -> dict[str, str]:
         """sha256 of the bytes on the disk; of a link, which a push never makes, that of its text."""
-        return {path: self._digest(path) for path in paths if _is_entry(self._path(path))}
+        return {path: self._digest(path) for path in paths if disk.is_entry(self._path(path))}
 
     def read(self, path: str) -> bytes:
         """The bytes of a stored document."""
@@ -193,7 +180,7 @@ class FolderTarget:
     ) -> None:
         """Copy files, each one staged, flushed to the disk and renamed; then remove others."""
         staging = self.base / STAGING
-        with _disk(self.base):
+        with disk.told(self.base):
             try:
                 staging.mkdir(parents=True, exist_ok=True)
                 for path, source in files.items():
@@ -206,7 +193,7 @@ class FolderTarget:
 
     def release(self, settings: Settings) -> None:
         """Replace the settings file."""
-        with _disk(self.base):
+        with disk.told(self.base):
             self._set(settings, "settings")
 
     def head(self) -> str | None:
@@ -230,21 +217,21 @@ class FolderTarget:
     def open_draft(self, publication: Publication) -> Draft:
         """A second tree with the files of the first, which share their bytes with it until they are replaced."""
         draft = self.base / DRAFT
-        with _disk(draft):
+        with disk.told(draft):
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
-            for path in _files(self.files):
+            for path in disk.files(self.files):
                 if not path.is_symlink():
                     copy = draft / path.relative_to(self.files)
                     copy.parent.mkdir(parents=True, exist_ok=True)
-                    os.link(path, copy)
+                    disk.link(path, copy)
             (draft / KEY).write_text(publication.manifest.root_digest)
             self._log("draft", message=f"next to {self.files.name}")
         return self._draft(reused=False)
 
     def close_draft(self, draft: Draft, *, reason: str) -> None:
         """Remove the second tree."""
-        with _disk(self.base):
+        with disk.told(self.base):
             shutil.rmtree(self.base / DRAFT, ignore_errors=True)
             shutil.rmtree(self.base / RETIRED, ignore_errors=True)
 
@@ -253,7 +240,7 @@ class FolderTarget:
         drafted = self.base / DRAFT
         if not drafted.is_dir():
             raise MovedError(f"{drafted} is gone.", hint="Run the same command again.")
-        with _disk(self.base):
+        with disk.told(self.base):
             (drafted / KEY).unlink(missing_ok=True)
             if exchange(self.files, drafted):
                 self._log("land", message=message)
@@ -328,7 +315,7 @@ class FolderTarget:
         final.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=staging)
         with os.fdopen(descriptor, "wb", buffering=0) as out:
-            sent = _copy(source, out.fileno(), advance)
+            sent = disk.copy(source, out.fileno(), advance)
             os.fchmod(out.fileno(), 0o644)
             os.fsync(out.fileno())
             if hasattr(os, "posix_fadvise"):  # so that reading back reads the disk, not the cache
@@ -340,15 +327,15 @@ class FolderTarget:
                 hint="Check the disk, then run the same command again.",
             )
         os.replace(temporary, final)
-        self._digests[name] = (_state(final), stored)
+        self._digests[name] = (disk.state(final), stored)
 
     def _digest(self, name: str) -> str:
         path = self._path(name)
         if path.is_symlink():
             return hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest()
         known = self._digests.get(name)
-        if known is None or known[0] != _state(path):
-            state = _state(path)
+        if known is None or known[0] != disk.state(path):
+            state = disk.state(path)
             known = self._digests[name] = (state, hash_file(path)[1])
         return known[1]
 
@@ -396,49 +383,3 @@ class FolderTarget:
                 hint="Free space or choose another folder, then run the same command again.",
             )
         return None
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
-
-
-def _is_entry(path: Path) -> bool:
-    return path.is_symlink() or path.is_file()
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    found = path.stat()
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def _copy(source: Path, descriptor: int, advance: Callable[[int], None]) -> str:
-    """Copy a file's bytes, telling how many so far; their sha256."""
-    hasher, size = hashlib.sha256(), 0
-    try:
-        file = source.open("rb", buffering=0)
-    except OSError as error:
-        raise CheckpointError(
-            f"{source} cannot be read: {error.strerror or error}.", hint="Check its permissions and the disk."
-        ) from None
-    with file:
-        while block := file.read(BLOCK):
-            hasher.update(block)
-            size += len(block)
-            view = memoryview(block)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            advance(size)
-    advance(size)
-    return hasher.hexdigest()
-
-
-@contextlib.contextmanager
-def _disk(place: Path) -> Iterator[None]:
-    """Turn what a disk refuses into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise HubError(
-            f"{place}: {error.strerror or error}.",
-            hint="Make room or fix the permission, then run the same command again; it goes on from here.",
-        ) from None

@@ -134,3 +134,80 @@ def test_links_planted_in_the_tree_are_not_followed(tmp_path: Path, tiny: Public
     push(target, tiny)
     assert not stored.is_symlink()
     assert stored.read_bytes() == FILES["config.json"]
+
+
+# --- updates of what is public ---------------------------------------------------------------------------------------
+
+
+def second(tmp_path: Path) -> Publication:
+    return publication(tmp_path / "new", FILES | {"config.json": b'{"new": 1}\n'})
+
+
+def test_an_update_shares_what_did_not_change_and_leaves_no_second_tree(tmp_path: Path, tiny: Publication) -> None:
+    target = FolderTarget(tmp_path / "hub", REPO)
+    push(target, tiny)
+    shard = target.files / "model-00001-of-00002.safetensors"
+    before = shard.stat().st_ino
+    push(FolderTarget(tmp_path / "hub", REPO), second(tmp_path))
+    assert shard.stat().st_ino == before, "not copied again"
+    assert shard.stat().st_nlink == 1
+    assert sorted(path.name for path in target.base.iterdir()) == ["log.jsonl", "settings.json", "tree"]
+    actions = [line["action"] for line in lines(target.base)]
+    assert actions[-3:] == ["draft", "upload", "land"]
+    assert all(line["visibility"] == "public" for line in lines(target.base)[3:])
+
+
+def test_where_trees_cannot_be_swapped_the_repository_is_hidden_for_the_two_steps(
+    tmp_path: Path, tiny: Publication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = FolderTarget(tmp_path / "hub", REPO)
+    push(target, tiny)
+    monkeypatch.setattr("publisher.hub.folder.exchange", lambda first, second: False)
+    new = second(tmp_path)
+    assert push(FolderTarget(tmp_path / "hub", REPO), new).verified
+    assert verify(target, new.manifest) == []
+    states = [(line["action"], line["visibility"]) for line in lines(target.base)]
+    assert states[-3:] == [("settings", "private"), ("land", "private"), ("settings", "public")]
+
+
+@pytest.mark.parametrize("step", ["weights", "last commit", "read back", "merge"])
+def test_an_update_that_was_cut_goes_on_in_the_same_tree(tmp_path: Path, tiny: Publication, step: str) -> None:
+    target = FolderTarget(tmp_path / "hub", REPO)
+    push(target, tiny)
+    new = second(tmp_path)
+
+    def cut(kind: str, payload: Any) -> None:
+        if (kind, payload["step"]) == ("start", step):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        push(FolderTarget(tmp_path / "hub", REPO), new, emit=cut)
+    assert verify(target, tiny.manifest) == [], "what users see is untouched"
+    record = push(FolderTarget(tmp_path / "hub", REPO), new)
+    assert verify(target, new.manifest) == []
+    assert [line["action"] for line in lines(target.base)].count("draft") == 1
+    assert record.sent == (() if step in ("read back", "merge") else ("config.json", "publish.json"))
+
+
+def test_an_update_that_was_cut_after_the_swap_is_found_done(
+    tmp_path: Path, tiny: Publication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = FolderTarget(tmp_path / "hub", REPO)
+    push(target, tiny)
+
+    def killed(self: FolderTarget, old: Path) -> None:
+        raise KeyboardInterrupt
+
+    new = second(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderTarget, "_retire", killed)
+        with pytest.raises(KeyboardInterrupt):
+            push(FolderTarget(tmp_path / "hub", REPO), new)
+    assert (target.base / "draft").exists()
+    assert push(FolderTarget(tmp_path / "hub", REPO), new).sent == ()
+    assert sorted(path.name for path in target.base.iterdir()) == ["log.jsonl", "settings.json", "tree"]
+
+
+def test_a_folder_has_no_other_revisions(tmp_path: Path) -> None:
+    with pytest.raises(PublisherError, match="keeps no revisions"):
+        FolderTarget(tmp_path, REPO).at("v1")
