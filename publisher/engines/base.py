@@ -107,7 +107,7 @@ def _with_content(plan: Plan, statistics: Path) -> str:
 
 
 def _sparsity(plan: Plan) -> dict[str, Any] | None:
-    asked, names = plan.recipe.sparsity, [decision.module for decision in plan.quantized]
+    asked, names = plan.recipe.sparsity, sparsity.prunable(plan.decisions)
     if asked is None:
         return None
     return {

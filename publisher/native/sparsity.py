@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from publisher.native.job import Job
 
 MAGNITUDE, HESSIAN = "magnitude", "hessian"
+PLAIN = ("BF16", "F16", "F32")
 
 
 class Pruning:
@@ -59,8 +60,10 @@ def by_magnitude(job: Job, refs: Mapping[str, TensorRef], seen: Statistics | Non
     """The modules that are pruned by magnitude although the job says hessian: those no token reached, in name order.
 
     Raises:
-        CheckpointError: the statistics do not do; all problems are counted, the first are named.
+        CheckpointError: a module is no matrix that is quantized here, or the statistics do not do; all problems are
+            counted, the first are named.
     """
+    _refuse_others(job, refs)
     if job.sparsity is None or job.sparsity.choose != HESSIAN or seen is None:
         return ()
     found = list(_unfit(job.sparsity.modules, refs, seen))
@@ -71,6 +74,18 @@ def by_magnitude(job: Job, refs: Mapping[str, TensorRef], seen: Statistics | Non
             hint="Calibrate again with --second-moments, or choose magnitude in the recipe.",
         )
     return tuple(sorted(name for name in job.sparsity.modules if not seen.modules[name].tokens))
+
+
+def _refuse_others(job: Job, refs: Mapping[str, TensorRef]) -> None:
+    """Refuse to pass over what is stored as it is: experts in one tensor, and codes that are copied."""
+    asked = job.sparsity.modules if job.sparsity else frozenset[str]()
+    weights = {name: refs.get(f"{name}.weight") for name in asked}
+    odd = sorted(name for name, ref in weights.items() if ref is None or len(ref.shape) != 2 or ref.dtype not in PLAIN)
+    if odd:
+        raise CheckpointError(
+            f"{len(odd):,} modules are to be pruned and are no matrices to quantize one by one, first {odd[0]}.",
+            hint="Leave them out of `sparsity.modules` in the recipe.",
+        )
 
 
 def _unfit(modules: frozenset[str], refs: Mapping[str, TensorRef], seen: Statistics) -> Iterator[str]:

@@ -50,7 +50,7 @@ def make_plan(recipe: Recipe, checkpoint: Checkpoint, *, commit: str | None = No
         *source_obstacles(checkpoint),
         *unexpanded(refused, matrices, decisions),
         *found_problems(recipe, policy, checkpoint, matrices, decisions, groups),
-        *sparsity.problems(recipe, quantized),
+        *sparsity.problems(recipe, matrices, decisions),
         *(disagreements(recipe.layout, exclude, quantized, listed_names) if quantized else ()),
     ]
     mixed = any(decision.format for decision in decisions)
@@ -75,7 +75,7 @@ def make_plan(recipe: Recipe, checkpoint: Checkpoint, *, commit: str | None = No
         warnings=(
             *warnings(recipe, policy, matrices, decisions),
             *read_by(recipe, checkpoint, matrices),
-            *sparsity.warnings(recipe, quantized),
+            *sparsity.warnings(recipe, sparsity.prunable(decisions)),
         ),
     )
 

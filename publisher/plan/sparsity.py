@@ -7,11 +7,13 @@ refuse unknown keys of its block. The weights are stored densely, so an engine n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from publisher.matching import Globs
-from publisher.plan.model import Recipe
+from publisher.plan.matrix import Matrix
+from publisher.plan.model import QUANTIZE, Decision, Recipe
+from publisher.plan.obstacles import by_class
 
 KEY = "sparsity"  # of config.json
 DENSE = "dense"
@@ -32,11 +34,30 @@ def statement(recipe: Recipe) -> dict[str, Any] | None:
     return {"pattern": recipe.sparsity.pattern, "storage": DENSE, "modules": list(recipe.sparsity.modules)}
 
 
-def problems(recipe: Recipe, quantized: Iterable[str]) -> Iterator[str]:
-    """Patterns that reach nothing that is quantized."""
-    if recipe.sparsity is not None:
-        for pattern in Globs(recipe.sparsity.modules).unused(quantized):
-            yield f"the sparsity pattern {pattern!r} matches none of the modules to be quantized; correct it"
+def prunable(decisions: Iterable[Decision]) -> tuple[str, ...]:
+    """The modules that get the recipe's own format; those in FP8 beside it are not pruned."""
+    return tuple(d.module for d in decisions if d.action == QUANTIZE and d.format is None)
+
+
+def problems(recipe: Recipe, matrices: Sequence[Matrix], decisions: Sequence[Decision]) -> Iterator[str]:
+    """Patterns that reach nothing that is quantized, and modules that are not pruned one by one."""
+    if recipe.sparsity is None:
+        return
+    names = prunable(decisions)
+    for pattern in Globs(recipe.sparsity.modules).unused(names):
+        yield f"the sparsity pattern {pattern!r} matches none of the modules to be quantized; correct it"
+    chosen = frozenset(pruned(recipe, names))
+    odd = [m.name for m in matrices if m.name in chosen and (m.experts or _taken_over(recipe, m))]
+    if odd:
+        yield (
+            f"{by_class(odd)} would be pruned, but stay experts in one tensor or have their codes taken over as they "
+            "are; leave them out of `sparsity.modules`, or choose a layout or a format that stores them one by one"
+        )
+
+
+def _taken_over(recipe: Recipe, matrix: Matrix) -> bool:
+    stored = matrix.fused or matrix.encoded
+    return stored is not None and stored.form == recipe.format
 
 
 def warnings(recipe: Recipe, quantized: Iterable[str]) -> Iterator[str]:

@@ -196,3 +196,14 @@ def test_workers_do_not_show_and_storage_gives_every_byte_back(tmp_path: Path, r
     small = storage.write(to_sparse(open_checkpoint(first)), tmp_path / "sparse")
     again = storage.write(to_dense(open_checkpoint(small)), tmp_path / "again")
     assert digests(again) == digests(first)
+
+
+def test_what_is_no_matrix_to_quantize_is_not_passed_over() -> None:
+    from publisher.checkpoint.header import TensorRef
+
+    def ref(name: str, dtype: str, *shape: int) -> dict[str, TensorRef]:
+        return {name: TensorRef(name=name, dtype=dtype, shape=shape, shard="s", begin=0, end=1)}
+
+    for refs in (ref("a.weight", "BF16", 4, 8), ref("a.weight", "BF16", 4, 8) | ref("b.weight", "U8", 4, 4)):
+        with pytest.raises(CheckpointError, match="1 modules are to be pruned and are no matrices .* first b"):
+            by_magnitude(job_for(), refs, None)

@@ -16,6 +16,7 @@ from publisher.plan.decide import make_plan
 from publisher.plan.model import Plan, Recipe, Sparsity
 from publisher.plan.recipe import recipe_from_mapping, recipe_to_yaml
 from tests.builders.tiny import mixture
+from tests.builders.variants import expert_blocks, gpt_oss
 
 SMALL = {"name": "x", "source": "source", "format": "nvfp4", "quantize": ["*.mlp.*"]}
 EXPERTS = {"pattern": "paired-4:8", "modules": ["*.experts.*"]}
@@ -63,6 +64,28 @@ def test_pruning_makes_another_plan(tmp_path: Path) -> None:
     dense, sparse = planned(tmp_path / "1"), planned(tmp_path / "1", sparsity=EXPERTS)
     assert dense.digest != sparse.digest
     assert dense.bytes_after == sparse.bytes_after
+
+
+def test_what_gets_fp8_beside_it_is_not_pruned(tmp_path: Path) -> None:
+    also = [{"format": "fp8", "quantize": ["*.self_attn.o_proj"]}]
+    plan = planned(tmp_path, sparsity="paired-4:8", also=also, layout="compressed-tensors")
+    assert plan.mixed
+    pruned = sparsity.pruned(plan.recipe, sparsity.prunable(plan.decisions))
+    assert pruned
+    assert not any("self_attn" in name for name in pruned)
+    job = ENGINES["native"].job(plan, tmp_path, tmp_path / "out", tmp_path / "staging", "cpu")
+    assert job["sparsity"]["modules"] == job["quantize"]
+
+
+@pytest.mark.parametrize("form", ["nvfp4", "mxfp4"])
+def test_experts_that_stay_one_tensor_or_keep_their_codes_are_not_pruned(form: str, tmp_path: Path) -> None:
+    """gpt-oss: NVFP4 experts stay stacked for its loaders; MXFP4 codes are copied."""
+    source = expert_blocks(gpt_oss())
+    plan = make_plan(
+        read({"sparsity": "paired-4:8", "format": form, "quantize": ["*.mlp.experts*"]}, tmp_path),
+        open_checkpoint(source.write(tmp_path / "source")),
+    )
+    assert any("would be pruned" in problem for problem in plan.problems), plan.problems
 
 
 def test_a_pattern_that_reaches_nothing_is_a_problem(tmp_path: Path) -> None:
