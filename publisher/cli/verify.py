@@ -12,7 +12,11 @@ from publisher.errors import PublisherError
 from publisher.units import format_bytes
 
 
-@click.command("verify", epilog="Examples: publisher verify hf://org/name   publisher verify folder:./out/org/name")
+@click.command(
+    "verify",
+    epilog="Examples: publisher verify hf://org/name   publisher verify hf://org/name@refs/pr/3   "
+    "publisher verify folder:./out/org/name",
+)
 @parameters(
     click.argument("place"),
     click.option("--manifest", type=click.Path(path_type=Path), help="Compare with this publish.json instead."),
@@ -22,7 +26,7 @@ from publisher.units import format_bytes
     format_option,
 )
 def command(place: str, manifest: Path | None, source: str | None, form: str) -> None:
-    """Compare PLACE, hf://org/name or folder:ROOT/org/name, with what its manifest says.
+    """Compare PLACE, hf://org/name[@revision] or folder:ROOT/org/name, with what its manifest says.
 
     Every file byte for byte; the licence files with those of the source commit; the gate with the one that was asked
     for; the card's metadata with what the licence and the Hub ask. Ends with 1 when anything differs. What could not
@@ -56,6 +60,7 @@ def command(place: str, manifest: Path | None, source: str | None, form: str) ->
         raise click.exceptions.Exit(1)
     output.say(
         f"{target.url} equals its manifest: {len(found.manifest.files) + 1} files, "
-        f"{format_bytes(found.manifest.size)}, {found.settings}; root digest {found.manifest.root_digest}",
+        f"{format_bytes(found.manifest.size)}, {found.settings}; root digest {found.manifest.root_digest}"
+        + (f", tag {found.tag}" if found.tag else ""),
         "bold green",
     )

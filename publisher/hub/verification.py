@@ -24,12 +24,12 @@ from publisher.manifest import Difference, Manifest
 from publisher.subjects import Evidence, Meter, read_card
 
 ELSEWHERE = ("LC01", "LC14")  # the comparisons here go further than these rules
-LICENCE, GATE, CARD = "licence", "gate", "card"
+LICENCE, GATE, CARD, TAG = "licence", "gate", "card", "tag"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """One sentence about one check: licence, gate or card."""
+    """One sentence about one check: licence, gate, card or tag."""
 
     check: str
     message: str
@@ -50,6 +50,7 @@ class Verification:
         problems: what is wrong with licence, gate and card.
         warnings: what is worth a look.
         unchecked: what could not be looked at, and why.
+        tag: the tag that was set when these files were released, where it points at them.
     """
 
     manifest: Manifest
@@ -58,6 +59,7 @@ class Verification:
     problems: tuple[Remark, ...] = ()
     warnings: tuple[Remark, ...] = ()
     unchecked: tuple[Remark, ...] = ()
+    tag: str | None = None
 
     @property
     def verified(self) -> bool:
@@ -76,6 +78,7 @@ class Verification:
             "files": len(self.manifest.files) + 1,
             "bytes": self.manifest.size,
             "root_digest": self.manifest.root_digest,
+            "tag": self.tag,
             "settings": {"visibility": settings.visibility, "gate": settings.gate} if settings else None,
         }
 
@@ -117,14 +120,31 @@ def verify(
         findings = []
         unchecked.append(Remark(check=CARD, message=f"The card was not judged: {error.message}"))
     told = [row for row in findings if not (gate_told and row[1].check == GATE)]
+    tag, elsewhere, untold = _tag(target, manifest)
     return Verification(
         manifest=manifest,
         settings=settings,
         differences=differences,
         problems=(*problems, *(remark for severity, remark in told if severity is ERROR)),
-        warnings=tuple(remark for severity, remark in told if severity is WARNING),
-        unchecked=tuple(unchecked),
+        warnings=(*(remark for severity, remark in told if severity is WARNING), *elsewhere),
+        unchecked=(*unchecked, *untold),
+        tag=tag,
     )
+
+
+def _tag(target: Target, manifest: Manifest) -> tuple[str | None, list[Remark], list[Remark]]:
+    """The tag of these files where it points at them, what is worth a look, and what could not be looked at."""
+    if not target.keeps_revisions:
+        return None, [], []
+    name = f"publisher-{manifest.root_digest[:12]}"
+    try:
+        tagged, head = target.tags().get(name), target.head()
+    except PublisherError as error:
+        return None, [], [Remark(check=TAG, message=f"The tag was not looked at: {error.message}")]
+    if tagged is None or tagged == head:
+        return (name if tagged else None), [], []
+    text = f"The tag {name} points at {tagged[:12]}, {target.revision} is at {str(head)[:12]}."
+    return None, [Remark(check=TAG, message=text)], []
 
 
 def _source(

@@ -255,6 +255,13 @@ def test_updates_are_proposed_branched_tagged_and_told(workspace: Workspace) -> 
         assert f"publisher push {mine.recipe} --repo {mine.repo} --run-dir run --format human --no-tag" in proposed
         assert (repo.head, repo.files, repo.pulls[0].status) == (before, files, "draft")
 
+        for place, readme in ((f"hf://{mine.repo}@refs/pr/1", True), (f"hf://{mine.repo}", False)):
+            seen = workspace.publisher(
+                "verify", place, "--format", "json", HF_ENDPOINT=hub.endpoint, HF_TOKEN=hub.token
+            ).json
+            assert seen["verified"] is True
+            assert (seen["root_digest"] != first["root_digest"]) is readme
+
         branched = mine.push("--revision", "next", "--no-tag").json
         assert (branched["revision"], branched["tag"], repo.head) == ("next", None, before)
         assert b"Second edition" in repo.sides["next"][-1][2]["README.md"].data

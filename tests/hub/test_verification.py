@@ -19,7 +19,7 @@ from publisher.hub.verification import Verification, verify
 from publisher.manifest import Provenance
 from tests.builders.edits import Edit, card, each, file
 from tests.builders.terms import LICENSED
-from tests.hub.loopback import LoopbackHub
+from tests.hub.loopback import LoopbackHub, Stored
 
 REPO = "org/Llama-Tiny-NVFP4"
 Check = Callable[..., Verification]
@@ -49,11 +49,13 @@ class Published:
         self.hub.seed_repo(REPO, files, gated=gated)
         return self.verify()
 
-    def verify(self, token: str | None = None) -> Verification:
+    def verify(self, token: str | None = None, revision: str = "main") -> Verification:
         mine = token or self.hub.token
-        target = HuggingFaceTarget(REPO, endpoint=self.hub.endpoint, token=mine, sleep=lambda seconds: None)
+        target = HuggingFaceTarget(
+            REPO, endpoint=self.hub.endpoint, token=mine, revision=revision, sleep=lambda seconds: None
+        )
         opened = functools.partial(resolve, endpoint=self.hub.endpoint, token=mine)
-        return verify(target, lambda: opened(f"hf://{REPO}").files, resolve=opened)
+        return verify(target, lambda: opened(f"hf://{REPO}@{revision}").files, resolve=opened)
 
 
 def read(folder: Path) -> dict[str, bytes]:
@@ -152,6 +154,36 @@ def test_a_folder_is_verified_as_a_repository_is(tmp_path: Path) -> None:
     assert verify(target, lambda: LocalFiles(tree)).unchecked[0].message.endswith("name the source with --source.")
     (origin / "LICENSE").write_text("another")
     assert "licence: LICENSE differs" in said(verify(target, lambda: LocalFiles(tree), source=str(origin)))[0]
+
+
+def test_the_tag_of_the_release_is_told(made: Published) -> None:
+    found = made.publish()
+    assert (found.tag, found.warnings) == (None, ())
+    repo, name = made.hub.repos[REPO], f"publisher-{found.manifest.root_digest[:12]}"
+    repo.tags[name] = repo.head
+    assert made.verify().tag == name
+    repo.add("a commit that changes nothing", dict(repo.files))
+    found = made.verify()
+    assert found.verified
+    assert [remark.check for remark in found.warnings] == ["tag"]
+    assert found.warnings[0].message.startswith(f"The tag {name} points at ")
+    made.hub.fail("GET", "/refs$", times=9, status=403, body=b'{"error": "not for you"}')
+    found = made.verify()
+    assert found.verified
+    assert [remark.check for remark in found.unchecked] == ["tag"]
+
+
+def test_a_pull_request_is_verified_before_it_is_merged(made: Published) -> None:
+    made.publish()
+    repo = made.hub.repos[REPO]
+    draft = repo.files | {"LICENSE": Stored.of(b"shortened", False)}
+    repo.sides["refs/pr/3"] = list(repo.commits)
+    assert made.verify(revision="refs/pr/3").verified
+    repo.add("shorten", draft, "refs/pr/3")
+    found = made.verify(revision="refs/pr/3")
+    assert [difference.path for difference in found.differences] == ["LICENSE"]
+    assert any("LICENSE differs from the source" in text for text in said(found))
+    assert made.verify().verified
 
 
 def test_no_repository_is_no_success(hub: LoopbackHub, tmp_path: Path) -> None:
