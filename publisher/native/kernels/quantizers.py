@@ -1,9 +1,10 @@
 """NVFP4 and MXFP4 of a weight, by whichever kernel is the fastest here: the bytes are the same.
 
 On a CPU with numba (the extra `fast`) weights of a million elements and more go to the compiled kernels; smaller ones,
-for which compiling would take longer than the work, other machines and GPUs use torch. Which one was used shows in
-nothing but the time and the last digits of the error meter. Rows are taken in chunks that fit the caches of a CPU; the
-working memory does not grow with the tensor.
+for which compiling would take longer than the work, and other machines use torch. On a GPU with Triton, which torch
+brings there, kernels of that language are used once they have shown that they give torch's bytes. Which one was used
+shows in nothing but the time and the last digits of the error meter. Rows are taken in chunks that fit the caches of a
+CPU; the working memory does not grow with the tensor.
 Refused: nothing; whoever calls looks at `largest` first and does not quantize what is not finite.
 """
 
@@ -56,6 +57,21 @@ def _kernels(weight: Tensor, work: int = 1) -> ModuleType | None:
     return compiled
 
 
+def _on_gpu(weight: Tensor) -> ModuleType | None:
+    """The kernels of a GPU, where the weight is on one and they have proven themselves there."""
+    if weight.device.type != "cuda" or not _has_triton():
+        return None
+    from publisher.native.kernels import gpu
+
+    return gpu if gpu.works(weight.device, weight.dtype) else None
+
+
+@functools.cache
+def _has_triton() -> bool:
+    """Whether Triton is there: torch for CUDA and for ROCm brings it."""
+    return importlib.util.find_spec("triton") is not None
+
+
 def block_amax(weight: Tensor, block: int) -> Tensor:
     """Largest magnitude of each block, exact.
 
@@ -68,7 +84,7 @@ def block_amax(weight: Tensor, block: int) -> Tensor:
     """
     kernels = _kernels(weight)
     if kernels is None:
-        return portable.block_amax(weight, block)
+        return (_on_gpu(weight) or portable).block_amax(weight, block)
     amax = torch.empty((weight.shape[0], weight.shape[1] // block), dtype=weight.dtype)
     bits, found = _bits(weight), _bits(amax)
     _over(weight, lambda rows: kernels.block_amax(bits[rows], block, found[rows]))
@@ -109,10 +125,13 @@ def quantize_nvfp4(
     Returns:
         payload U8 (rows, columns / 2) and block scales E4M3 (rows, columns / 16).
     """
-    kernels = _kernels(weight)
-    if kernels is None:
+    kernels, gpu = _kernels(weight), _on_gpu(weight)
+    if kernels is None and gpu is None:
         return portable.quantize_nvfp4(weight, amax, scale_2, meter, producer)
     scales, steps = thresholds.nvfp4_rules(float(scale_2), _KINDS[weight.dtype], producer)
+    if gpu is not None:
+        payload, codes = gpu.quantize(weight, amax, NVFP4_BLOCK, scales, steps, meter)
+        return payload, codes.view(torch.float8_e4m3fn)
     payload, codes = _quantize(kernels, weight, amax, NVFP4_BLOCK, scales, steps, meter)
     return payload, codes.view(torch.float8_e4m3fn)
 
@@ -141,6 +160,11 @@ def quantize_nvfp4_mse(
     """
     kernels = _kernels(weight, work=len(sweep.CODES))
     if kernels is None:
+        gpu = _on_gpu(weight)
+        if gpu is not None and weight.dtype != torch.float32:
+            codes = gpu.best_codes(weight, float(largest))
+            steps = thresholds.nvfp4_rules(float(scale_2), _KINDS[weight.dtype], producer)[1]
+            return gpu.encode(weight, codes, steps, NVFP4_BLOCK, meter), codes.view(torch.float8_e4m3fn)
         scales = portable.best_scales(weight, float(largest))
         return portable.encode_nvfp4(weight, scales, scale_2, meter, producer), scales
     from publisher.native.kernels import search
@@ -200,10 +224,13 @@ def quantize_mxfp4(
     Returns:
         payload U8 (rows, columns / 2) and E8M0 scales as U8 (rows, columns / 32).
     """
-    kernels = _kernels(weight)
-    if kernels is None:
+    kernels, gpu = _kernels(weight), _on_gpu(weight)
+    if kernels is None and gpu is None:
         return portable.quantize_mxfp4(weight, amax, mode, meter, producer)
     scales, steps = thresholds.mxfp4_rules(cast(e8m0.Mode, mode), _KINDS[weight.dtype], producer)
+    if gpu is not None:
+        payload, codes = gpu.quantize(weight, amax, MXFP4_BLOCK, scales, steps, meter)
+        return payload, codes
     return _quantize(kernels, weight, amax, MXFP4_BLOCK, scales, steps, meter)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from publisher.formats import e2m1, e4m3, e8m0, mxfp4, nvfp4
+from publisher.formats import e2m1, e4m3, e8m0, mxfp4, nvfp4, sweep
 from publisher.formats.blocks import Float32Array, UInt8Array
 
 Kind = Literal["BF16", "F16", "F32"]
@@ -94,6 +94,12 @@ def nvfp4_steps(scale: np.float32, kind: Kind, producer: str = "native") -> Step
     starts = np.full((256, MARKS), _INFINITY, np.int64)
     starts[used] = first_reaching(steps[used], np.concatenate(([_SMALLEST], _e2m1_marks())))
     return _steps(starts, steps, kind)
+
+
+def sweep_steps(largest: float, kind: Kind) -> Steps:
+    """Boundaries under each candidate of `publisher.formats.sweep`, in its order: 126 rows instead of 256."""
+    steps = sweep.candidate_steps(largest)
+    return _steps(first_reaching(steps, np.concatenate(([_SMALLEST], _e2m1_marks()))), steps, kind)
 
 
 @functools.cache
