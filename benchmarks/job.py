@@ -1,9 +1,12 @@
 """The native engine's whole job on a Kimi-shaped source of experts, beside `cp` of what it reads plus what it writes.
 
 Both end with their bytes on the disk: the job flushes every shard, and `cp` is followed by a flush of every copy. Once
-with the source in the page cache, once with its pages dropped, and once with one torch thread. The job is the real
-program in a process of its own, so its time includes the start of Python and torch; `work` leaves that out, as the
-program's own record does.
+with the source in the page cache and once with its pages dropped. The job is the real program in a process of its own,
+so its time includes the start of Python and torch; `work` leaves that out, as the program's own record does. `full` is
+a source of 8 GB, whose runs need 23 GB of disk.
+
+Two workers stand beside one where the arithmetic is all that counts: a thread each, and the sweep of all scales without
+numba. Quark's file-to-file mode stands beside the MXFP4 job where `PUBLISHER_QUARK_PYTHON` names its interpreter.
 """
 
 from __future__ import annotations
@@ -19,13 +22,28 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import kimi
-from benchmarks.measure import Child, Result, Timing, drop_caches, longer, run_child, spread
+from benchmarks.measure import Child, Result, Timing, drop_caches, faster, longer, run_child, spread
 
 # sizes, shards, rounds, states of the caches
 SIZES = {
     "small": (kimi.Sizes(layers=1, experts=2, shrink=32), 2, 1, ("cold",)),
     "normal": (kimi.Sizes(layers=1, experts=6), 4, 3, ("warm", "cold")),
+    "full": (kimi.Sizes(layers=1, experts=88), 16, 2, ("warm", "cold")),
 }
+COMPUTE = {  # sources that are small for their arithmetic
+    "small": kimi.Sizes(layers=1, experts=2, shrink=32),
+    "normal": kimi.Sizes(layers=1, experts=11, shrink=4),
+    "full": kimi.Sizes(layers=1, experts=11, shrink=4),
+}
+_QUARK = """
+import sys
+from quark.torch import ModelQuantizer
+from quark.torch.quantization.config.config import OCP_MXFP4Spec, QConfig, QLayerConfig
+static, dynamic = (OCP_MXFP4Spec(ch_axis=-1, is_dynamic=d).to_quantization_spec() for d in (False, True))
+layer = QLayerConfig(weight=static, input_tensors=dynamic)
+config = QConfig(global_quant_config=layer, exclude=["*mlp.gate", "*norm*"])
+ModelQuantizer(config).direct_quantize_checkpoint(sys.argv[1], sys.argv[2], device="cpu")
+"""
 FORMATS = {"nvfp4": ("modelopt", "max"), "mxfp4": ("quark", "even")}
 
 
@@ -41,6 +59,9 @@ def run(size: str, folder: Path) -> Result:
         for caches in states:
             _compare(result, folder, source, form, caches, rounds)
     _threads(result, folder, source, "nvfp4", rounds)
+    _quark(result, folder, source)
+    shutil.rmtree(source)
+    _workers(result, folder, COMPUTE[size], rounds)
     return result
 
 
@@ -51,14 +72,20 @@ def _experts(sizes: kimi.Sizes) -> Iterator[kimi.Entry]:
 
 
 def _noise() -> kimi.Fill:
+    """Pieces of one run of noise, each from another place on, because making noise takes longer than all the rest."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1 << 24, generator=generator) * 0.02
+    runs = {"BF16": noise.bfloat16(), "F32": noise}
+    begin = 0
 
     def fill(entry: kimi.Entry) -> bytes:
-        dtype = {"BF16": torch.bfloat16, "F32": torch.float32}[entry.dtype]
-        values = (torch.randn(entry.shape, generator=generator) * 0.02).to(dtype)
-        return bytes(values.flatten().view(torch.uint8).numpy().tobytes())
+        nonlocal begin
+        run = memoryview(runs[entry.dtype].view(torch.uint8).numpy())
+        begin = (begin + 123_457 * 32) % (len(run) // 2)
+        whole, rest = divmod(entry.size, len(run) - begin)
+        return bytes(run[begin:]) * whole + bytes(run[begin : begin + rest])
 
     return fill
 
@@ -89,6 +116,55 @@ def _compare(result: Result, folder: Path, source: Path, form: str, caches: str,
     result.ratios.append(longer(f"{title}: work / cp", timings[1], timings[2]))
     largest = _largest_group(source)
     result.ratios.append(spread(f"{title}: peak memory / largest fused group", [p / largest for p in peaks], "lower"))
+    result.ratios.append(spread(f"{title}: peak memory / 2 GB", [p / 2e9 for p in peaks], "lower"))
+
+
+def _workers(result: Result, folder: Path, sizes: kimi.Sizes, rounds: int) -> None:
+    """The same job with one worker and with two, a thread each, in turn."""
+    source, without = folder / "arithmetic", folder / "without"
+    kimi.write(source, _experts(sizes), kimi.config(sizes), 4, _noise())
+    without.mkdir()
+    (without / "numba.py").write_text('raise ImportError("left out")\n')
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(without)}
+    written = _bytes(source) * 9 // 32
+    taken: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(rounds):
+        for workers, values in taken.items():
+            change = {"mode": "mse", "workers": workers, "shard_size": max(written // 12, 1)}
+            child, _, output = _quantize(folder, source, "nvfp4", environment, change)
+            values.append(child.seconds)
+            shutil.rmtree(output)
+    one, two = (
+        Timing(
+            name=f"nvfp4 mse without numba: {n} worker(s) of one thread", rounds=tuple(taken[n]), size=_bytes(source)
+        )
+        for n in (1, 2)
+    )
+    result.rows += [one.to_json(), two.to_json()]
+    result.ratios.append(longer("nvfp4 mse without numba: two workers / one, whole process", two, one))
+
+
+def _quark(result: Result, folder: Path, source: Path) -> None:
+    python = os.environ.get("PUBLISHER_QUARK_PYTHON")
+    if not python:
+        result.not_run["mxfp4: Quark's file-to-file mode"] = (
+            "PUBLISHER_QUARK_PYTHON names no interpreter with amd-quark"
+        )
+        return
+    out = folder / "quark"
+    _caches(source, "warm")
+    theirs = run_child([python, "-c", _QUARK, source.resolve(), out.resolve()])
+    _caches(source, "warm")
+    ours, _, output = _quantize(folder, source, "mxfp4")
+    shutil.rmtree(output)
+    shutil.rmtree(out)
+    timings = [
+        Timing(name=f"mxfp4 warm: {name}, whole process", rounds=(child.seconds,), size=_bytes(source))
+        for name, child in (("Quark file to file", theirs), ("job beside it", ours))
+    ]
+    result.rows.append(timings[0].to_json(peak_mb=theirs.peak // 1_000_000))
+    result.rows.append(timings[1].to_json(peak_mb=ours.peak // 1_000_000))
+    result.ratios.append(faster("mxfp4 warm: native / Quark, whole process", timings[1], timings[0]))
 
 
 def _threads(result: Result, folder: Path, source: Path, form: str, rounds: int) -> None:
@@ -110,7 +186,11 @@ def _threads(result: Result, folder: Path, source: Path, form: str, rounds: int)
 
 
 def _quantize(
-    folder: Path, source: Path, form: str, environment: Mapping[str, str] | None = None
+    folder: Path,
+    source: Path,
+    form: str,
+    environment: Mapping[str, str] | None = None,
+    change: Mapping[str, Any] | None = None,
 ) -> tuple[Child, Any, Path]:
     layout, mode = FORMATS[form]
     run_folder = folder / f"run-{form}"
@@ -138,6 +218,7 @@ def _quantize(
         "shard_size": 5_000_000_000,
         "device": "cpu",
         "plan_digest": "benchmark",
+        **(change or {}),
     }
     path = run_folder / "job.json"
     path.write_text(json.dumps(job))

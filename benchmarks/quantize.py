@@ -5,7 +5,8 @@ between two tensors that exist already; it writes as much as it reads, which no 
 a quantizer's read and written bytes against the copy's. The tensors of a set are taken in turn, so that none is in the
 caches when its turn comes. A ratio is the median of the rounds' own; beside it stands that of the best rounds, in which
 the neighbours worked least. The search for the smallest error stands beside the sweep of all candidates: in the same
-vector code, sixteen candidates at a time, and as compiled loops over candidates and weights.
+vector code, sixteen candidates at a time, and as compiled loops over candidates and weights. INT4 sources are counted
+by the BF16 bytes they stand for; what is read of them is a quarter of that and their scales.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def run(size: str, _folder: Path) -> Result:
     result = Result()
     result.notes.append(f"torch with {torch.get_num_threads()} threads; numpy code is single-threaded")
     _measure(result, size, "cpu")
+    _measure_decoding(result, size)
     _measure_sweep(result, size)
     if torch.cuda.is_available():
         result.notes.append(f"GPU: {torch.cuda.get_device_name(0)}")
@@ -101,6 +103,42 @@ def _report(
 
 def _best(name: str, ours: Timing, other: Timing) -> dict[str, Any]:
     return spread(name, [min(other.rounds) / min(ours.rounds)], "higher")
+
+
+def _measure_decoding(result: Result, size: str) -> None:
+    """NVFP4 from INT4 in groups of 32, as Kimi K2.x is stored, beside NVFP4 from the BF16 it stands for; same bytes."""
+    import numpy as np
+    import torch
+
+    from publisher.native import threads
+    from publisher.native.kernels import decoders
+
+    rows, columns, count, rounds = SIZES[size]
+    random, group = np.random.default_rng(2), 32
+    words = [random.integers(-(2**31), 2**31, (rows, columns // 8), dtype=np.int32) for _ in range(count)]
+    scales = (np.abs(random.standard_normal((rows, columns // group))) * 0.01).astype(np.float32)
+    quantize, chunks = _native("nvfp4"), threads.row_chunks(rows, columns, 1 << 19)
+
+    def decoded(packed: Any) -> Any:
+        out = np.empty((rows, columns), np.uint16)
+        threads.at_once(chunks, lambda part: decoders.int4_bits(packed[part], scales[part], columns, group, out[part]))
+        return torch.from_numpy(out.view(np.int16)).view(torch.bfloat16)
+
+    weights = [decoded(packed) for packed in words]
+    works: dict[str, Work] = {
+        "cpu NVFP4 max: native, from BF16": _turns(quantize, weights),
+        "cpu NVFP4 max: native, from INT4": _turns(lambda packed: quantize(decoded(packed)), words),
+        "cpu INT4 to BF16 alone": _turns(lambda packed: (decoded(packed), None), words),
+    }
+    same = _raw(quantize(decoded(words[0]))[0]) == _raw(quantize(weights[0])[0])
+    with torch.inference_mode():
+        timings = in_turn(works, rounds, weights[0].nbytes)
+    plain, stored = (timings[f"cpu NVFP4 max: native, from {kind}"] for kind in ("BF16", "INT4"))
+    read = words[0].nbytes + scales.size * 2
+    result.rows += [timings["cpu INT4 to BF16 alone"].to_json()]
+    result.rows.append(stored.to_json(bytes_as_native=same, packed_gb_per_s=read / min(stored.rounds) / 1e9))
+    result.ratios.append(faster("cpu NVFP4 max: from INT4 / from BF16, bytes it stands for", stored, plain))
+    result.ratios.append(_best("cpu NVFP4 max: from INT4 / from BF16, best rounds", stored, plain))
 
 
 def _measure_sweep(result: Result, size: str) -> None:
