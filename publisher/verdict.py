@@ -35,7 +35,7 @@ def verdicts(
         deciding: rules whose findings are errors, by code, with the engines they break.
     """
     return tuple(
-        _verdict(row["engine"], row["version"], checkpoint.quant, report, deciding or {})
+        _verdict(row["engine"], row["version"], checkpoint, report, deciding or {})
         for row in jsonio.data(SUPPORT)["engines"]
     )
 
@@ -54,9 +54,9 @@ def _said(verdict: Verdict) -> str:
 
 
 def _verdict(
-    engine: str, version: str, quant: QuantConfig | None, report: Report, deciding: Mapping[str, Sequence[str]]
+    engine: str, version: str, checkpoint: Checkpoint, report: Report, deciding: Mapping[str, Sequence[str]]
 ) -> Verdict:
-    fact, reason = _fact(engine, version, quant)
+    fact, reason = _fact(engine, version, checkpoint)
     counted = [finding for finding in report.findings if _counts(finding)]
     refusing = _codes(finding for finding in counted if engine in finding.refuses)
     wrong = _codes(f for f in counted if engine in f.engines and f.severity is ERROR)
@@ -105,10 +105,14 @@ def _few(codes: Sequence[str]) -> str:
 # --- facts ----------------------------------------------------------------------------------------------------------
 
 
-def _fact(engine: str, version: str, quant: QuantConfig | None) -> tuple[str, str]:
+def _fact(engine: str, version: str, checkpoint: Checkpoint) -> tuple[str, str]:
     """What the tables say before any rule has looked: loads, refuses or unknown, and why."""
+    quant = checkpoint.quant
     if quant is None:
         return "unknown", "the checkpoint declares no quantization"
+    for row in jsonio.data(SUPPORT)["models"].get(str(checkpoint.config.get("model_type")), ()):
+        if _meant(row, engine, version, quant):
+            return row["verdict"], row.get("reason", "")
     if quant.dialect == "modelopt" and engine in jsonio.data(ALGORITHMS)["versions"]:
         return _algorithm(engine, version, quant)
     for row in jsonio.data(SUPPORT)["layouts"]:

@@ -21,6 +21,7 @@ from publisher.matching.producers import DIALECTS
 MAX_ROWS = 80  # of a table; what is beyond is counted
 MAX_ENTRIES = 400  # of the folded list
 SHORT = 12  # entries that are printed as they are
+EIGHT = frozenset({"F8_E4M3", "F8_E5M2"})
 HEADERS = "shard headers"
 _NUMBER = re.compile(r"\d+")
 _PLAIN = re.compile(r"[A-Za-z0-9_.\-]+")
@@ -94,7 +95,7 @@ def keys_table(keys: tuple[headers.StoredKey, ...]) -> Table:
 
 def _cells(row: headers.CoverageRow) -> tuple[Value, ...]:
     return (
-        Value("quantized" if row.quantized else "kept", HEADERS),
+        Value("quantized" if row.quantized else "FP8" if row.dtype in EIGHT else "kept", HEADERS),
         Value(row.pattern, HEADERS, code=True),
         Value(count(row.modules), HEADERS),
         Value(row.layers or "–", HEADERS),
@@ -105,7 +106,7 @@ def _cells(row: headers.CoverageRow) -> tuple[Value, ...]:
 
 
 def _listed(row: headers.CoverageRow) -> str:
-    if row.quantized:
+    if row.quantized or row.dtype in EIGHT:
         return "–"
     if row.listed is None:
         return "cannot be read"

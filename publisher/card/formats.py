@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from publisher.card.headers import block_length, kv_scales, quantized_modules
+from publisher.card.headers import block_length, fp8_modules, kv_scales, quantized_modules
 from publisher.card.value import Row, Value, count
 from publisher.checkpoint.modules import Module
 from publisher.checkpoint.open import Checkpoint
+from publisher.subjects.modules import stack_of
 
 NAMES = {"nvfp4": "NVFP4", "mxfp4": "MXFP4"}
 _ELEMENT = "FP4 E2M1"
 _DTYPES = {"F8_E4M3": "FP8 E4M3", "U8": "E8M0", "F8_E8M0": "E8M0"}
 _POWER = {"U8": " (a power of two, stored as U8)", "F8_E8M0": " (a power of two)"}
+_STACKS = "NVFP4: FP4 E2M1 elements; one FP8 E4M3 scale per 16 elements; one FP32 scale for all experts of a projection"
 _INPUTS = ("input_scale", "input_scale_2", "input_global_scale")
 
 
@@ -20,7 +22,14 @@ def format_name(checkpoint: Checkpoint) -> str:
     """NVFP4, MXFP4, or what the declaration says; `quantized` where nothing does."""
     quant = checkpoint.quant
     stored = quant.format if quant is not None else None
+    if stored == "mixed":
+        return " and ".join([*sorted({_packed_name(module) for module in quantized_modules(checkpoint)}), "FP8"])
     return NAMES.get(stored or "", (stored or "quantized").upper() if stored else "quantized")
+
+
+def _packed_name(module: Module) -> str:
+    """NVFP4 or MXFP4 by what its block scales are."""
+    return NAMES["nvfp4" if module.tensors["weight_scale"].dtype == "F8_E4M3" else "mxfp4"]
 
 
 def format_rows(checkpoint: Checkpoint) -> tuple[Row, ...]:
@@ -47,6 +56,8 @@ def kv_text(checkpoint: Checkpoint) -> str:
 def activation_text(checkpoint: Checkpoint) -> str | None:
     """How activations are treated when served; None where nothing says so."""
     quant = checkpoint.quant
+    if quant is not None and quant.format == "mixed":
+        return _mixed_activations(checkpoint)
     if quant is None or quant.activations is None:
         return None
     name, length = format_name(checkpoint), quant.group_size
@@ -60,6 +71,24 @@ def activation_text(checkpoint: Checkpoint) -> str | None:
     tensor = "FP32 scale per layer input, calibrated and stored" if stored else "FP32 scale per layer input declared"
     missing = f" (for {count(stored)} of {count(len(modules))} modules)" if stored != len(modules) else ""
     return f"{name}, static: one {tensor}{missing}; block scales {blocks} are computed while serving"
+
+
+def _mixed_activations(checkpoint: Checkpoint) -> str:
+    """Of a mixed checkpoint, what each kind of layer does with its inputs."""
+    four = quantized_modules(checkpoint)
+    names = " and ".join(sorted({_packed_name(module) for module in four}))
+    eight = fp8_modules(checkpoint)
+    groups = checkpoint.quant.raw.get("config_groups") if checkpoint.quant is not None else None
+    declared = [g for g in (groups.values() if isinstance(groups, Mapping) else ()) if isinstance(g, Mapping)]
+    bits = {
+        weights.get("num_bits")
+        for group in declared
+        if group.get("input_activations") and isinstance(weights := group.get("weights"), Mapping)
+    }
+    stored = "with a calibrated scale for each layer input"
+    of_four = f"in FP4, {stored}" if stores_input_scales(four) else "in FP4, scaled while serving"
+    of_eight = f"in FP8, {stored}" if stores_input_scales(eight) else "in FP8, scaled token by token while serving"
+    return f"by layer: {names} layers {of_four if 4 in bits else 'in 16 bits (weight-only)'}; FP8 layers {of_eight}"
 
 
 def _rows(checkpoint: Checkpoint) -> Iterator[Row]:
@@ -80,7 +109,8 @@ def _rows(checkpoint: Checkpoint) -> Iterator[Row]:
 def _weights(checkpoint: Checkpoint, modules: list[Module]) -> str | None:
     """Element, block length, block scale and tensor scale, from the first quantized module's tensors."""
     if not modules:
-        return None
+        stacked = any(stack_of(module) for module in checkpoint.modules.values())
+        return _STACKS if stacked else None
     first = modules[0]
     scale = first.tensors["weight_scale"]
     length = block_length(first)
@@ -90,7 +120,8 @@ def _weights(checkpoint: Checkpoint, modules: list[Module]) -> str | None:
     )
     tensor = next((first.tensors[s] for s in ("weight_scale_2", "weight_global_scale") if s in first.tensors), None)
     more = f"; one {_word(tensor.dtype)} scale per tensor" if tensor is not None else ""
-    return f"{format_name(checkpoint)}: {element} elements; {block}{more}"
+    eight = "; FP8 layers: E4M3 elements with FP32 scales" if fp8_modules(checkpoint) else ""
+    return f"{format_name(checkpoint)}: {element} elements; {block}{more}{eight}"
 
 
 def _word(dtype: str) -> str:

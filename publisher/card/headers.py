@@ -8,15 +8,17 @@ keeps its weight in full precision is listed whether or not the exclude list nam
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from publisher.checkpoint.census import PACKED, SCALES, logical_elements, spans
+from publisher.checkpoint.experts import STACKS
 from publisher.checkpoint.header import TensorRef
 from publisher.checkpoint.modules import Module, class_of, layer_of
 from publisher.checkpoint.open import Checkpoint
 from publisher.errors import PublisherError
 from publisher.matching import exact_or_regex_excluded, modelopt_excluded
+from publisher.subjects.modules import stack_of
 
 KV_SCALES = ("k_scale", "v_scale")
 NOT_LINEAR = frozenset({"embedding", "norm"})
@@ -66,7 +68,8 @@ def logical_parameters(checkpoint: Checkpoint) -> tuple[int, int]:
         elements = logical_elements(ref, quantized)
         total += elements
         module, _, suffix = ref.name.rpartition(".")
-        if suffix.endswith("_blocks") or (quantized.get(module) and suffix in ("weight", "weight_packed")):
+        stacked = suffix in STACKS and ref.dtype == "U8"
+        if stacked or suffix.endswith("_blocks") or (quantized.get(module) and suffix in ("weight", "weight_packed")):
             packed += elements
     return total, packed
 
@@ -82,6 +85,17 @@ def dominant_dtype(tensors: Iterable[TensorRef]) -> str | None:
 def quantized_modules(checkpoint: Checkpoint) -> list[Module]:
     """Modules stored quantized, in name order."""
     return [module for module in checkpoint.modules.values() if module.quantized]
+
+
+def fp8_modules(checkpoint: Checkpoint) -> list[Module]:
+    """Modules stored in FP8 with scales, in name order."""
+    return [
+        module
+        for module in checkpoint.modules.values()
+        if (weight := module.weight) is not None
+        and weight.dtype == "F8_E4M3"
+        and not module.tensors.keys().isdisjoint({"weight_scale", "weight_scale_inv"})
+    ]
 
 
 def kv_scales(checkpoint: Checkpoint) -> int:
@@ -114,7 +128,28 @@ def coverage(checkpoint: Checkpoint) -> tuple[CoverageRow, ...]:
                 listed=named,
             )
         )
-    return tuple(rows)
+    return (*_stack_rows(checkpoint), *rows)
+
+
+def _stack_rows(checkpoint: Checkpoint) -> Iterator[CoverageRow]:
+    """Experts that are packed in one tensor for each projection, (E, in / 2, out)."""
+    groups: dict[str, list[tuple[Module, TensorRef]]] = {}
+    for module in checkpoint.modules.values():
+        for projection in stack_of(module):
+            groups.setdefault(f"{module.kind}.{projection}", []).append((module, module.tensors[projection]))
+    for pattern, members in sorted(groups.items()):
+        shapes = {(ref.shape[0], ref.shape[2], ref.shape[1] * 2) for _, ref in members}
+        yield CoverageRow(
+            pattern=pattern,
+            role=members[0][0].role,
+            quantized=True,
+            modules=len(members),
+            layers=_layers([module for module, _ in members]),
+            dtype="U8",
+            shape=next(iter(shapes)) if len(shapes) == 1 else None,
+            parameters=sum(2 * ref.elements for _, ref in members),
+            listed=None,
+        )
 
 
 def other_tensors(checkpoint: Checkpoint) -> list[TensorRef]:
@@ -123,17 +158,37 @@ def other_tensors(checkpoint: Checkpoint) -> list[TensorRef]:
         ref
         for ref in checkpoint.tensors.values()
         if ref.name.rpartition(".")[2] not in SCALES
+        and not _of_stack(checkpoint, ref)
         and not (len(ref.shape) >= 2 and ref.name.rpartition(".")[2] in ("weight", "weight_packed"))
     ]
+
+
+def _of_stack(checkpoint: Checkpoint, ref: TensorRef) -> bool:
+    """Whether a tensor is the payload or a scale of packed experts."""
+    module, _, suffix = ref.name.rpartition(".")
+    parts = ("", "_weight_scale", "_weight_scale_2", "_input_scale")
+    return any(suffix in {f"{p}{part}" for part in parts} for p in stack_of(checkpoint.modules[module]))
 
 
 def stored_keys(checkpoint: Checkpoint) -> tuple[str, tuple[StoredKey, ...]] | None:
     """An example of a quantized linear layer, the one with the most keys, and the tensors it is stored as."""
     found = max(quantized_modules(checkpoint), key=lambda module: len(module.tensors), default=None)
     if found is None:
-        return None
+        return _stack_keys(checkpoint)
     keys = [StoredKey(suffix, ref.dtype, ref.shape) for suffix, ref in sorted(found.tensors.items())]
     return found.name, tuple(keys)
+
+
+def _stack_keys(checkpoint: Checkpoint) -> tuple[str, tuple[StoredKey, ...]] | None:
+    """The same of experts that are packed in one tensor; the payload stands under the name `weight`."""
+    module = next((module for module in checkpoint.modules.values() if stack_of(module)), None)
+    if module is None:
+        return None
+    projection = stack_of(module)[0]
+    own = {s.removeprefix(f"{projection}_"): r for s, r in module.tensors.items() if s.startswith(f"{projection}_")}
+    own["weight"] = module.tensors[projection]
+    keys = tuple(StoredKey(suffix, ref.dtype, ref.shape) for suffix, ref in sorted(own.items()))
+    return f"{module.name}.{projection}", keys
 
 
 def block_length(module: Module) -> int | None:

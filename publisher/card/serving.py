@@ -73,6 +73,8 @@ def commands(
             continue
         if quant.activations is not None and quant.activations not in row["activations"]:
             continue
+        if checkpoint.config.get("model_type") in row.get("not_models", ()):
+            continue
         engine = row["engine"]
         size = memory.smallest(checkpoint, _KEYS.get(engine, engine), sizes)
         tried = _tried(person, engine)
@@ -98,6 +100,7 @@ def refusals(checkpoint: Checkpoint, report: Mapping[str, Any] | None = None) ->
         row["engine"]: str(row["why"])
         for row in jsonio.data(TABLE)["refuses"]
         if (row["layout"], row["format"]) == (quant.dialect, quant.format)
+        and checkpoint.config.get("model_type") in row.get("models", [checkpoint.config.get("model_type")])
     }
     for verdict in _verdicts(report, "refuses"):
         name = f"{LABELS.get(verdict['engine'], verdict['engine'])} {verdict['version']}"

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from publisher.checkpoint.experts import STACKS
 from publisher.checkpoint.header import TensorRef
 from publisher.checkpoint.modules import Module, class_of, layer_of
 from publisher.checkpoint.open import Checkpoint
@@ -190,9 +191,16 @@ def logical_elements(ref: TensorRef, modules: Mapping[str, bool]) -> int:
     return _weights(suffix, ref, modules.get(module, False))
 
 
+def _stack(suffix: str) -> str:
+    """The projection that a tensor of fused experts is named after, with its underscore; empty for others."""
+    return next((f"{projection}_" for projection in STACKS if suffix.startswith(f"{projection}_")), "")
+
+
 def _weights(suffix: str, ref: TensorRef, quantized: bool) -> int:
-    if suffix in SCALES or suffix.endswith("_scales"):
+    if suffix in SCALES or suffix.endswith("_scales") or suffix.removeprefix(_stack(suffix)) in SCALES:
         return 0
+    if suffix in STACKS and ref.dtype == "U8":  # modelopt packs fused experts so
+        return ref.elements * 2
     if suffix.endswith("_blocks") and ref.dtype == "U8":  # gpt-oss keeps fused experts so
         return ref.elements * 2
     if suffix == "qweight":
