@@ -34,25 +34,20 @@ def choose(weights: Any, peaks: npt.NDArray[Any], largest: float, codes: UInt8Ar
     """
     from publisher.native.kernels import alternatives
 
-    found, steps = _of_blocks(peaks.reshape(-1), largest)
-    alternatives.better_codes(weights.reshape(-1), found, steps, codes.reshape(-1))
+    flat = peaks.reshape(-1)
+    if flat.dtype == np.float32:
+        rows, tables = np.arange(flat.size, dtype=np.uint32), fouroversix.candidates(flat, largest)
+    else:
+        rows, tables = flat.view(np.uint16), _tables(largest, flat.dtype == np.int16)
+    alternatives.better_codes(weights.reshape(-1), rows, *tables, codes.reshape(-1))
 
 
 # --- scales and steps ----------------------------------------------------------------------------------------------
 
 
-def _of_blocks(peaks: npt.NDArray[Any], largest: float) -> tuple[UInt8Array, Float32Array]:
-    """Codes (n, 2) and steps (n, 2) of blocks whose largest magnitudes have these bits (F32: these values)."""
-    if peaks.dtype == np.float32:
-        return fouroversix.candidates(peaks, largest)
-    codes, steps = _tables(largest, peaks.dtype == np.int16)
-    index = peaks.astype(np.intp)
-    return codes[index], steps[index]
-
-
 @functools.lru_cache(maxsize=4)
 def _tables(largest: float, half: bool) -> tuple[UInt8Array, Float32Array]:
-    """The same for every magnitude of BF16 or F16."""
+    """Codes and steps (32768, 2) of blocks with every largest magnitude that BF16 or F16 has, by its bits."""
     bits = np.arange(1 << 15, dtype=np.uint32)
     values = bits.astype(np.uint16).view(np.float16).astype(np.float32) if half else (bits << 16).view(np.float32)
     return fouroversix.candidates(values, largest)
