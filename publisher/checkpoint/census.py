@@ -177,6 +177,8 @@ def _without_weight(module: Module) -> str:
     suffix, ref = max(module.tensors.items(), key=lambda item: item[1].size)
     if suffix.endswith("_blocks") and ref.dtype == "U8":
         return "mxfp4"
+    if suffix in STACKS and ref.dtype == "U8" and f"{suffix}_weight_scale_2" in module.tensors:
+        return "nvfp4"
     return ref.dtype.lower()
 
 
