@@ -23,21 +23,23 @@ from publisher.units import format_bytes
     click.option(
         "--source", metavar="SOURCE", help="Compare the licence with this folder or hf://org/name[@revision]."
     ),
+    click.option("--bytes", "every_byte", is_flag=True, help="Download and hash large files too; needs room for one."),
     format_option,
 )
-def command(place: str, manifest: Path | None, source: str | None, form: str) -> None:
+def command(place: str, manifest: Path | None, source: str | None, every_byte: bool, form: str) -> None:
     """Compare PLACE, hf://org/name[@revision] or folder:ROOT/org/name, with what its manifest says.
 
-    Every file byte for byte; the licence files with those of the source commit; the gate with the one that was asked
-    for; the card's metadata with what the licence and the Hub ask. Ends with 1 when anything differs. What could not
-    be looked at, such as the licence of a source that is gone, is told and does not change the exit code.
+    Every file, small ones by their bytes, large ones by the digest the Hub records for them; the licence files with
+    those of the source commit; the gate with the one that was asked for; the card's metadata with what the licence
+    and the Hub ask. Ends with 1 when anything differs. What could not be looked at, such as the licence of a source
+    that is gone, is told and does not change the exit code.
     """
     from publisher import manifest as manifests
     from publisher import pipeline
     from publisher.hub.verification import verify
 
     output = Output(form)
-    target = pipeline.target_at(place)
+    target = pipeline.target_at(place, every_byte=every_byte)
     given = manifests.read(manifest) if manifest is not None else None
     found = verify(target, lambda: pipeline.files_at(place), manifest=given, source=source)
     output.data({"place": target.url, **found.to_json()})

@@ -8,7 +8,6 @@ Hub keeps going for ever. A commit always names its parent, so that two pushes c
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import tempfile
 import time
@@ -37,10 +36,12 @@ from publisher.hub.target import (
     Uploaded,
     repo_problem,
 )
+from publisher.manifest import hash_file
 
 Result = TypeVar("Result")
 BATCH_FILES = 5  # transferred side by side
 BATCH_BYTES = 16 * 1024**3
+READ_LIMIT = 16 * 1024 * 1024
 HISTORY = 100  # commits looked through for who moved a revision
 
 
@@ -54,7 +55,7 @@ class HuggingFaceTarget:
         revision: the branch, tag, commit or `refs/pr/N` that is looked at.
         sleep: waits between attempts, in seconds.
         read_limit: files up to this many bytes are downloaded and hashed when digests are read; of larger ones the
-            sha256 that the Hub records for its storage is taken.
+            sha256 that the Hub records for its storage is taken. None downloads every file.
 
     Raises:
         PublisherError: `repo` is no repository name.
@@ -71,7 +72,7 @@ class HuggingFaceTarget:
         *,
         revision: str = MAIN,
         sleep: Callable[[float], None] = time.sleep,
-        read_limit: int = 16 * 1024 * 1024,
+        read_limit: int | None = READ_LIMIT,
     ) -> None:
         problem = repo_problem(repo)
         if problem is not None:
@@ -172,7 +173,7 @@ class HuggingFaceTarget:
             digest = self._digests.get((path, identity))
             if digest is None:
                 try:
-                    digest = hashlib.sha256(self.read(path)).hexdigest()
+                    digest = self._downloaded(path, lambda local: hash_file(local)[1])
                 except AbsentError:
                     continue
                 if identity:
@@ -181,20 +182,28 @@ class HuggingFaceTarget:
         return found
 
     def read(self, path: str) -> bytes:
-        """Download a document, past every cache."""
+        """Download a document."""
 
-        def download(api: HfApi) -> bytes:
+        def document(local: Path) -> bytes:
+            size = local.stat().st_size
+            if size > MAX_DOCUMENT:
+                raise HubError(
+                    f"{path} has {size:,} bytes, more than a document of {MAX_DOCUMENT:,}.",
+                    hint="Look at it on the Hub.",
+                )
+            return local.read_bytes()
+
+        return self._downloaded(path, document)
+
+    def _downloaded(self, path: str, use: Callable[[Path], Result]) -> Result:
+        """What a function makes of a stored file, downloaded past every cache to the disk and removed again."""
+
+        def download(api: HfApi) -> Result:
             with tempfile.TemporaryDirectory(prefix="publisher-") as folder:
                 local = api.hf_hub_download(
                     self.repo, path, local_dir=folder, force_download=True, revision=self.revision
                 )
-                size = Path(local).stat().st_size
-                if size > MAX_DOCUMENT:
-                    raise HubError(
-                        f"{path} has {size:,} bytes, more than a document of {MAX_DOCUMENT:,}.",
-                        hint="Look at it on the Hub.",
-                    )
-                return Path(local).read_bytes()
+                return use(Path(local))
 
         return self._hub.call(f"read {path}", download)
 
@@ -317,7 +326,9 @@ class HuggingFaceTarget:
 
     def _listed_digest(self, file: RepoFile) -> str | None:
         """The digest the listing settles: only that of files too large to download and hash."""
-        return file.lfs.sha256 if file.lfs and file.size > self._read_limit else None
+        if file.lfs is None or self._read_limit is None or file.size <= self._read_limit:
+            return None
+        return file.lfs.sha256
 
 
 def _batches(operations: list[Any]) -> Iterable[list[Any]]:

@@ -13,15 +13,20 @@ from publisher.hub.target import MAIN, Target
 from publisher.pipeline.order import Order
 
 
-def target_at(place: str) -> Target:
+def target_at(place: str, *, every_byte: bool = False) -> Target:
     """The target `hf://org/name[@revision]` or `folder:ROOT/org/name` names.
+
+    Args:
+        place: one of the two.
+        every_byte: read large files too, where the digest that the Hub records would do.
 
     Raises:
         PublisherError: neither of the two.
     """
     if place.startswith(sources.SCHEME):
         repo, revision = sources.parse_spec(place)
-        return huggingface.HuggingFaceTarget(repo, revision=revision or MAIN)
+        limit = None if every_byte else huggingface.READ_LIMIT
+        return huggingface.HuggingFaceTarget(repo, revision=revision or MAIN, read_limit=limit)
     path = Path(place.removeprefix("folder:"))
     if not place.startswith("folder:") or len(path.parts) < 2:
         raise PublisherError(f"{place!r} is no published place.", hint="Write hf://org/name or folder:ROOT/org/name.")

@@ -10,6 +10,8 @@ import pytest
 
 from tests.builders.terms import LLAMA, LLAMA_NOTICE
 from tests.cli.conftest import Workspace
+from tests.hub.loopback import LoopbackHub
+from tests.hub.places import FILES, publication
 
 PLACE = "folder:out/demo/tiny-fp4"
 
@@ -52,6 +54,22 @@ def test_a_manifest_kept_elsewhere_is_believed_instead(copied: Workspace) -> Non
     (copied.tree / "publish.json").unlink()
     done = copied.publisher("verify", PLACE, "--manifest", str(kept), "--format", "json", code=1)
     assert [entry["path"] for entry in done.json["differences"]] == ["publish.json"]
+
+
+def test_large_files_are_downloaded_only_when_asked(workspace: Workspace, tmp_path: Path) -> None:
+    """The Hub's record of a large file says nothing of bytes that were damaged in its storage since."""
+    shard = "model-00001-of-00001.safetensors"
+    publication(tmp_path / "large", FILES | {shard: bytes(17 << 20)})
+    with LoopbackHub() as hub:
+        files = {path.relative_to(tmp_path / "large").as_posix(): path for path in (tmp_path / "large").rglob("*")}
+        repo = hub.seed_repo("org/large", {name: path.read_bytes() for name, path in files.items() if path.is_file()})
+        hub.blobs[repo.files[shard].oid] = bytes(17 << 20)[:-1] + b"x"
+        for option, damaged in (((), []), (("--bytes",), [shard])):
+            done = workspace.publisher(
+                "verify", "hf://org/large", *option, "--format", "json", code=1 if damaged else 0,
+                HF_ENDPOINT=hub.endpoint, HF_TOKEN=hub.token,
+            )  # fmt: skip
+            assert [entry["path"] for entry in done.json["differences"]] == damaged
 
 
 def _set(path: Path, **changes: str) -> None:
