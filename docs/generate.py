@@ -1,4 +1,4 @@
-"""Write the generated documents: the command reference and the table of rules.
+"""Write the generated documents: the command reference, the table of rules, the faults a push survives.
 
 `python docs/generate.py` writes them, `python docs/generate.py --check` fails when one is not current.
 """
@@ -47,9 +47,21 @@ def _help(command: click.Command, name: str, parent: click.Context) -> list[str]
     return lines
 
 
+def faults() -> str:
+    """The table that `tests/hub/test_faults.py` runs, row by row."""
+    sys.path.insert(0, str(ROOT))
+    from tests.hub.faults import markdown
+
+    return markdown()
+
+
 def documents() -> dict[Path, str]:
     """Path to content of every generated document."""
-    return {ROOT / "docs/commands.md": commands(), ROOT / "validators/README.md": catalogue.rules_markdown()}
+    return {
+        ROOT / "docs/commands.md": commands(),
+        ROOT / "docs/faults.md": faults(),
+        ROOT / "validators/README.md": catalogue.rules_markdown(),
+    }
 
 
 def main() -> int:

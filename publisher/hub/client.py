@@ -49,6 +49,7 @@ LOGIN = "Log in with `hf auth login`, or set HF_TOKEN, with a token that may wri
 ROOM = "Make room or pay for storage in the account's settings, then run the same command again."
 _EXPIRED = re.compile(r"\bexpired\b|SignatureDoesNotMatch|RequestTimeTooSkewed", re.IGNORECASE)  # of an address
 _UNLIKE = re.compile(r"\bsha-?256\b|\bhash\b.*\b(?:mismatch|match|differ)", re.IGNORECASE)
+_DISK = re.compile(r"IO Error: .*\(os error \d+\)|No space left on device")  # as the Xet transport tells it
 _NO_ROOM = re.compile(r"\bstorage\b|\bquota\b|payload too large|insufficient space", re.IGNORECASE)
 
 # The Xet transport tells a refusal in words only. Of its addresses those of the services are refused for good; those
@@ -189,7 +190,8 @@ class HubClient:
             return self._explain_refusal(place, status, said)
         if isinstance(root, PermissionError) and not root.errno:  # the Xet transport's, of its tokens
             return AccessError(f"{place}: {said}.", hint=LOGIN)
-        if isinstance(root, OSError) and root.errno and not isinstance(root, ConnectionError | TimeoutError):
+        on_disk = isinstance(root, OSError) and root.errno and not isinstance(root, ConnectionError | TimeoutError)
+        if on_disk or _DISK.search(said):
             return HubError(f"{place}: {said}.", hint="Check this machine's disk, then run the same command again.")
         if re.search(r"\b(402|403|413|507)\b", said) and _NO_ROOM.search(said):
             return QuotaError(f"{place}: {said}.", hint=ROOM)

@@ -107,6 +107,7 @@ class _Push(Work):
             if too_large_for_private(self.target, self.publication):
                 self.staged = stage_publicly(self, "These files are more than the account's private storage.")
         current = self.settings()
+        self.found = True
         if not current.private and self.publication.private:
             self.tell("warning", f"{self.target.repo} is public; it becomes private, as asked, before it changes.")
             current = self.set(Settings(private=True, gate=current.gate))
@@ -125,6 +126,7 @@ class _Push(Work):
         """The weights are stored as the manifest says."""
 
         def look() -> None:
+            self.adopt()
             wanted = {entry.path: entry for entry in self.group("weights")}
             wrong, _ = self.lacking(wanted)
             self.require([item for item in self.differences(self.place) if item.path in wrong])
@@ -137,7 +139,12 @@ class _Push(Work):
 
     def read_back(self) -> None:
         """The whole tree equals the manifest."""
-        self.attempt(lambda: self.require(self.differences(self.place)))
+
+        def look() -> None:
+            self.adopt()
+            self.require(self.differences(self.place))
+
+        self.attempt(look)
 
     def merge(self) -> None:
         """Land the draft and look at what users see now; a proposal waits to be merged."""
@@ -177,6 +184,7 @@ class _Push(Work):
             raise self._hidden(f"{self.target.url} is {found} after {wanted} was asked for")
         different = self.differences(self.landing)
         if different:
+            self.adopt()  # whoever changed what was proven is named; what they made is not this push's to hide
             raise self._hidden(unlike(self.landing, different).rstrip("."))
 
     def tag(self) -> None:
@@ -196,7 +204,7 @@ class _Push(Work):
             except QuotaError as error:
                 self.staged = stage_publicly(self, error.message, error)
             except MovedError as error:
-                if self.closed is None or self.closed.private or number == ROUNDS:
+                if self.shown or self.closed is None or self.closed.private or number == ROUNDS:
                     self.fail()
                     raise
                 self.tell("warning", f"{error.message} Round {number + 1} of {ROUNDS} begins from there.")
@@ -229,7 +237,7 @@ class _Push(Work):
             repo=self.target.repo,
             url=self.target.url,
             route=self.route,
-            commit=self.place.head(),
+            commit=self.head,
             revision=self.place.revision,
             tag=self.tagged,
             pull_request=self.draft.url if self.draft and self.draft.number else None,
@@ -301,7 +309,7 @@ class _Push(Work):
         return self.moved(self.landing, who or "its branch was moved", now)
 
     def _tag(self) -> None:
-        name, commit = self.publication.tag_name or "", self.landing.head()
+        name, commit = self.publication.tag_name or "", self.head  # what was proven, whatever came after it
         move = self.publication.tag == DERIVED
         if commit is None:
             raise TransientHubError(f"{self.landing.url} has no commit to tag.", hint=AGAIN)

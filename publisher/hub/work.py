@@ -46,6 +46,7 @@ class Work:
         place: where it works: the branch itself, or the draft.
         landing: what users see, or will see.
         route: `direct` or `draft`.
+        found: the repository was there when this push began to work in it.
         closed: how closed the repository must stay while this push works; None before that is decided.
         head: the commit that the next one goes on top of.
     """
@@ -59,6 +60,7 @@ class Work:
     landing: Target = field(init=False)
     meter: Meter = field(init=False)
     route: str = DIRECT
+    found: bool = False
     closed: Settings | None = None
     draft: Draft | None = None
     head: str | None = None
@@ -216,7 +218,7 @@ class Work:
     def vanished(self) -> bool:
         """Whether the repository that this push works on is there no more, as far as the target can be asked."""
         with contextlib.suppress(PublisherError):
-            return self.closed is not None and self.target.settings() is None
+            return self.found and self.target.settings() is None
         return False
 
     def settled(self, wanted: Settings) -> Settings:
