@@ -85,7 +85,7 @@ def _job(source: str, data: str, goal: Path, device: str, asked: dict[str, Any],
         "chat_template": asked["chat_template"],
         "trust_remote_code": asked["trust_remote_code"],
         "second_moments": asked["second_moments"],
-        "device": device,
+        "device": "auto" if device == "all" else device,
         "labels": labels | more,
     }
 

@@ -37,7 +37,7 @@ def load(source: Path, device: str) -> Any:
     place: dict[str, Any] = {}
     if device.startswith("cuda"):
         place["device_map"] = {"": device}
-    elif device == "auto" and torch.cuda.is_available():
+    elif device in ("auto", "all") and torch.cuda.is_available():
         place["device_map"] = "auto"
     transformers.utils.logging.disable_progress_bar()
     try:
