@@ -7,11 +7,6 @@ Refused: nothing; whoever calls sees to it that the weight is finite.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +16,7 @@ from publisher.native.threads import at_once, row_chunks
 
 _CPU_CHUNK = 1 << 17  # elements; their float32 values and products stay in the L2 cache
 _GPU_CHUNK = 1 << 24
+_LANES = 16  # of the machine code: rows of no such multiple go to torch
 
 
 def prune(weight: Tensor, weighted_by: Tensor | None = None) -> Tensor:
@@ -33,7 +29,7 @@ def prune(weight: Tensor, weighted_by: Tensor | None = None) -> Tensor:
     Returns:
         The sum of the squares that were dropped, a float64 scalar on the weight's device.
     """
-    small = weight.numel() < quantizers.COMPILED_FROM
+    small = weight.numel() < quantizers.COMPILED_FROM or weight.shape[1] % _LANES
     if weight.device.type != "cpu" or small or not quantizers.accelerated():
         return _by_torch(weight, weighted_by)
     return _by_machine_code(weight, weighted_by)
@@ -71,47 +67,14 @@ def _kept(scores: Tensor) -> Tensor:
 
 
 def _by_machine_code(weight: Tensor, weighted_by: Tensor | None) -> Tensor:
-    bits = weight.detach().view(torch.uint8).numpy().view(np.uint32 if weight.element_size() == 4 else np.uint16)
+    from publisher.native.kernels import pairs
+
+    bits = quantizers._bits(weight)
     factors = None if weighted_by is None else weighted_by.numpy()
 
     def work(rows: slice) -> float:
-        values = weight[rows].float().numpy()
-        products = values if factors is None else values * factors
-        return float(_compiled()(bits[rows].reshape(-1), values.reshape(-1), products.reshape(-1)))
+        products = None if factors is None else (weight[rows].float().numpy() * factors).reshape(-1)
+        return pairs.drop(bits[rows].reshape(-1), products)
 
     sums = at_once(row_chunks(weight.shape[0], weight.shape[1], _CPU_CHUNK), work)
     return torch.tensor(sums, dtype=torch.float64).sum()
-
-
-def _drop(bits: Any, values: Any, products: Any) -> Any:
-    """Zero the bits of the pairs that are not kept; the sum of the squares of their values."""
-    lost = 0.0
-    for place in range(0, bits.shape[0], 8):
-        a = products[place] * products[place] + products[place + 1] * products[place + 1]
-        b = products[place + 2] * products[place + 2] + products[place + 3] * products[place + 3]
-        c = products[place + 4] * products[place + 4] + products[place + 5] * products[place + 5]
-        d = products[place + 6] * products[place + 6] + products[place + 7] * products[place + 7]
-        ab, ac, ad, bc, bd, cd = (
-            np.int64(a >= b),
-            np.int64(a >= c),
-            np.int64(a >= d),
-            np.int64(b >= c),
-            np.int64(b >= d),
-            np.int64(c >= d),
-        )
-        wins = (ab + ac + ad, 1 - ab + bc + bd, 2 - ac - bc + cd, 3 - ad - bd - cd)
-        for pair in range(4):
-            if wins[pair] < 2:
-                at = place + 2 * pair
-                lost += np.float64(values[at]) * np.float64(values[at])
-                lost += np.float64(values[at + 1]) * np.float64(values[at + 1])
-                bits[at] = 0
-                bits[at + 1] = 0
-    return lost
-
-
-@functools.cache
-def _compiled() -> Callable[..., Any]:
-    from publisher.native.kernels.machine import machine_code
-
-    return machine_code(_drop)
