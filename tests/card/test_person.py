@@ -6,11 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from publisher.card.person import part, read_person
+from publisher.card.person import PROSE, entries, part, read_person
 from publisher.jsonio import DocumentError
 
 GOOD = """
 base_model = "org/name"
+order = "nvidia"
+summary = "A first release."
+status = "preview"
+version = "1.0"
+released = "2026-11-21"
+new_version = "org/next"
+geography = "Global"
+changelog = ["1.0: the first."]
+out_of_scope = ["Medical advice."]
 intended_use = ["Chat."]
 notes = ["One.", "Two."]
 limitations = ["Not tested."]
@@ -31,6 +40,27 @@ Country = "country"
 Purpose = {type = "select", options = ["Research", {label = "Other", value = "other"}]}
 [serving]
 verified = ["vLLM 0.33.0 on 8x B200"]
+[serving.flags]
+vLLM = ["--max-model-len 8192", "--no-enable-prefix-caching", '--compilation-config={"a":1}']
+[[verified]]
+engine = "SGLang"
+version = "0.5.23"
+hardware = "8x B200"
+date = "2026-11-20"
+by = "QA"
+command = "python -m sglang.launch_server --model-path x"
+[[links]]
+text = "demo"
+url = "https://example.org/demo"
+[source]
+steps = ["INT4 was dequantized to BF16 with a script, bit for bit."]
+[access]
+how = "Write to us."
+response = "within two days"
+[environmental]
+watts = 8000
+kg_co2_per_kwh = 0.3
+region = "Sweden"
 [citation]
 bibtex = "@misc{x}"
 """
@@ -64,6 +94,14 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ("notes = 'one'", "notes"),
         ("[serving]\nverified = [1]", "serving.verified.0"),
         ("= broken", "not TOML"),
+        ("order = 'intel'", "order"),
+        ("released = 'today'", "released"),
+        ("[[verified]]\nengine = 'vLLM'", "hardware"),
+        ("[[verified]]\nengine = 'vllm'\nhardware = 'x'", "verified.0.engine"),
+        ("[serving.flags]\nvLLM = ['--a; rm -rf /']", "serving.flags.vLLM.0"),
+        ("[serving.flags]\nvLLM = ['--a $(id)']", "serving.flags.vLLM.0"),
+        ("[[links]]\ntext = 'x'\nurl = 'javascript:alert(1)'", "links.0.url"),
+        ("[environmental]\nwatts = 0", "environmental.watts"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, says: str) -> None:
@@ -75,3 +113,13 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, says: str) -> None:
 def test_a_missing_file_is_no_empty_one(tmp_path: Path) -> None:
     with pytest.raises(DocumentError, match="does not exist"):
         read_person(tmp_path / "card.toml")
+
+
+def test_markdown_beside_the_file_is_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "card").mkdir()
+    (tmp_path / "card/limitations.md").write_text("Not *tested*.")
+    person = read_person(write(tmp_path, GOOD))
+    assert part(person, PROSE) == {"limitations": "Not *tested*."}
+    assert entries(person, "changelog") == ("1.0: the first.",)
+    assert entries(person, "nothing") == ()
+    assert (tmp_path / "card/limitations.md").read_text() == "Not *tested*."

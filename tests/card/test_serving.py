@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from publisher import jsonio
-from publisher.card.serving import HARDWARE, TABLE, commands, hardware, refusals, sources
+from publisher.card.serving import HARDWARE, TABLE, commands, hardware, refusals, sources, unread
 from publisher.checkpoint.open import open_checkpoint
 
 
@@ -52,3 +54,54 @@ def test_a_claim_counts_for_the_engine_it_names(nvfp4: Path, claim: str, verifie
     found = commands(open_checkpoint(nvfp4), "a/b", {"serving": {"verified": [claim]}})[0]
     assert found.engine == "vLLM"
     assert (found.verified == claim) is verified
+
+
+def kimi(folder: Path, **more: Any) -> Path:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "kimi_k25", **more}))
+    return folder
+
+
+def test_parsers_are_those_of_the_models_family(nvfp4: Path) -> None:
+    found = {c.engine: c.text for c in commands(open_checkpoint(kimi(nvfp4)), "org/X", {})}
+    assert "--enable-auto-tool-choice --tool-call-parser kimi_k2" in found["vLLM"]
+    assert "--reasoning-parser kimi_k2" in found["SGLang"]
+    assert "--tool_parser kimi_k2" in found["TensorRT-LLM"]
+    deepseek = kimi(nvfp4, model_type="deepseek_v3")
+    for name, parser in (("deepseek-ai/DeepSeek-V3.1", "deepseek_v31"), ("deepseek-ai/DeepSeek-R1", "deepseek_v3")):
+        found = {c.engine: c.text for c in commands(open_checkpoint(deepseek), "org/X", {}, base_model=name)}
+        assert f"--tool-call-parser {parser}" in found["vLLM"]
+    found = {c.engine: c.text for c in commands(open_checkpoint(deepseek), "org/X", {}, base_model="org/own")}
+    assert "parser" not in found["vLLM"], "a name nobody knows is not guessed"
+
+
+def test_a_persons_options_are_added_and_win(nvfp4: Path) -> None:
+    person = {"serving": {"flags": {"vLLM": ["--max-model-len 1024", "--kv-cache-dtype=auto"]}}}
+    found = {c.engine: c.lines for c in commands(open_checkpoint(nvfp4), "org/X", person)}
+    assert found["vLLM"] == ("vllm serve org/X", "--max-model-len 1024", "--kv-cache-dtype=auto")
+    assert "--kv-cache-dtype fp8_e4m3" in found["SGLang"]
+
+
+def test_what_was_tried_is_told_with_its_command(nvfp4: Path) -> None:
+    tried = {"engine": "SGLang", "hardware": "4x B200", "command": "python -m sglang.launch_server --model-path x"}
+    found = {c.engine: c for c in commands(open_checkpoint(nvfp4), "org/X", {"verified": [tried]})}
+    assert found["SGLang"].verified == "SGLang on 4x B200"
+    assert found["SGLang"].tried == tried["command"]
+    assert found["vLLM"].verified is None
+
+
+def test_the_rules_verdicts_name_engines_that_refuse_or_are_not_known(nvfp4: Path) -> None:
+    report = {
+        "engines": [
+            {"engine": "vllm", "version": "0.23.0", "verdict": "refuses", "because": ["SV01"], "reason": ""},
+            {"engine": "atom", "version": "of 2026", "verdict": "unknown", "because": [], "reason": "x"},
+            {"engine": "transformers", "version": "5.23", "verdict": "refuses", "because": [], "reason": "no reader"},
+            {"engine": 3, "version": None, "verdict": "refuses"},
+            "x",
+        ]
+    }
+    found = dict(refusals(open_checkpoint(nvfp4), report))
+    assert found["vLLM 0.23.0"] == "refused by SV01"
+    assert "transformers 5.23" not in found, "the table names it already"
+    assert unread(report) == ("ATOM of 2026",)
+    assert unread({"engines": None}) == unread(None) == ()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
+
 from tests.builders.tiny import llama, nvfp4
 from tests.cli.conftest import Workspace
 from tests.hub.loopback import LoopbackHub
@@ -62,3 +66,32 @@ def test_a_repositorys_card_is_read_without_its_weights(workspace: Workspace) ->
         done = workspace.publisher("card", "lint", place, "--format", "json", code=1, **env)
     assert [finding["code"] for finding in done.json["findings"]] == ["LC04"]
     assert "blocks hold 16" in done.json["findings"][0]["message"]
+
+
+def test_an_order_of_sections_is_chosen_and_its_images_are_written(pushed: Workspace) -> None:
+    copy = pushed.folder / "copy"
+    shutil.copytree(pushed.checkpoint, copy, dirs_exist_ok=True)
+    shutil.rmtree(copy / "images")
+    asked = ("card", "copy", "--source", "source", "--card", "card.toml", "--repo", "demo/x")
+    assert "\n## Post Training Quantization\n" in pushed.publisher(*asked, "--order", "nvidia").out
+    assert "\n## Model Optimizations\n" in pushed.publisher(*asked, "--order", "redhat").out
+    told = pushed.publisher(*asked, "--order", "amd", "--write").out
+    assert "copy/images/coverage.svg" in told
+    text = (copy / "README.md").read_text()
+    assert "\n## Model Quantization\n" in text
+    shown = re.findall(r"!\[[^\]]+\]\(<([^>]+)>\)", text)
+    assert shown
+    assert all((copy / name).is_file() for name in shown)
+    pushed.publisher(*asked, "--order", "intel", code=2)
+
+
+def test_what_is_published_lists_the_images_and_where_each_value_comes_from(pushed: Workspace) -> None:
+    manifest = json.loads((pushed.tree / "publish.json").read_text())
+    names = {entry["name"] for entry in manifest["resources"]}
+    assert {"images/coverage.svg", "images/error.svg"} <= names
+    text = (pushed.tree / "README.md").read_text()
+    assert "](<images/coverage.svg>)" in text
+    assert "](<images/error.svg>)" in text
+    facts = {(fact["part"], fact["label"]): fact for fact in manifest["facts"]}
+    assert facts["environment", "System"]["origin"] == "quantize.json: environment"
+    assert facts["method", "Quantized by"]["text"] in text
