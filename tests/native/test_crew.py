@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -186,6 +187,21 @@ def test_what_a_worker_refuses_is_what_the_program_refuses(
     assert "model.layers.3.mlp.up_proj.weight holds 1 NaN" in events[-1]["payload"]["message"]
     assert "keep this module" in events[-1]["payload"]["hint"]
     assert not (tmp_path / "r/checkpoint").exists()
+
+
+def test_a_full_disk_in_a_worker_is_the_program_s_error_and_can_be_gone_on_from(
+    make: Callable[..., Path], run_program: Run
+) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+
+    path = make("full", workers=2)
+    code, events, _ = run_program(path, preexec_fn=limit)
+    assert code == 5
+    assert "File too large" in events[-1]["payload"]["message"]
+    assert "same command again" in events[-1]["payload"]["hint"]
+    assert not (path.parent / "checkpoint").exists()
+    assert run_program(path)[0] == 0
 
 
 def shard_files(path: Path) -> dict[str, tuple[int, int]]:
