@@ -22,12 +22,14 @@ from dataclasses import dataclass
 
 from publisher.errors import HubError, PublisherError
 from publisher.hub import preflight
+from publisher.hub.changes import changes
 from publisher.hub.comparison import everything, verify
 from publisher.hub.patience import Patience
 from publisher.hub.record import PushRecord
 from publisher.hub.staging import stage_publicly, too_large_for_private
 from publisher.hub.target import (
     DERIVED,
+    HUBS_OWN,
     MAIN,
     MovedError,
     Publication,
@@ -86,12 +88,14 @@ class _Push(Work):
     """The steps.
 
     Args:
+        told: what the update changes was written into the log.
         staged: this push made an empty repository public behind a gate, because private storage is too small.
         shown: users see what was proven.
         tagged: the tag that was set, or was there.
     """
 
     staged: bool = False
+    told: bool = False
     shown: bool = False
     landed: bool = False
     tagged: str | None = None
@@ -111,6 +115,7 @@ class _Push(Work):
         if not current.private and self.publication.private:
             self.tell("warning", f"{self.target.repo} is public; it becomes private, as asked, before it changes.")
             current = self.set(Settings(private=True, gate=current.gate))
+        self._tell_changes(current)
         if self._needs_draft(current):
             self._open_draft(current)
         else:
@@ -259,6 +264,17 @@ class _Push(Work):
     def differences(self, place: Target) -> list[Difference]:
         """Every way in which a place is not the manifest."""
         return verify(place, self.manifest)
+
+    def _tell_changes(self, current: Settings) -> None:
+        """Write into the log what an update changes of what is there."""
+        if self.told or not self._branch_exists() or not self.landing.tree().keys() - HUBS_OWN:
+            return
+        self.told = True
+        found = changes(self.landing, self.publication, current)
+        if found:
+            names = [str(item) for item in found.files[:3]]
+            rest = f" and {len(found.files) - 3:,} more file(s)" if len(found.files) > 3 else ""
+            self.tell("log", f"This update: {', '.join(names) or 'settings'}{rest}.", changes=list(found.lines()))
 
     def _needs_draft(self, current: Settings) -> bool:
         """Whether the change must be proven beside what users see."""

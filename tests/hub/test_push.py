@@ -185,6 +185,22 @@ def test_an_update_is_one_transition_of_main(published: HubPlace, tiny: Publicat
     assert not published.was_open()
 
 
+def test_what_an_update_changes_stands_in_the_log(place: Place, tiny: Publication, new: Publication) -> None:
+    told: list[list[str]] = []
+
+    def hear(kind: str, payload: Any) -> None:
+        if "changes" in payload:
+            told.append(payload["changes"])
+
+    run(place.target(), tiny, emit=hear)
+    run(place.target(), tiny, emit=hear)
+    assert told == [], "a first edition and the same again change nothing that is there"
+    run(place.target(), replace(new, gate="auto"), emit=hear)
+    assert len(told) == 1
+    assert "config new: (absent) to 1" in told[0]
+    assert "settings: public, gate manual to public, gate auto" in told[0]
+
+
 def test_an_interrupted_update_goes_on_in_the_same_pull_request(published: HubPlace, new: Publication) -> None:
     published.hub.fail("POST", "/merge$", status=422, body=b'{"error": "not now"}')
     with pytest.raises(HubError, match="not now"):
