@@ -32,8 +32,8 @@ SIZES = {
 }
 COMPUTE = {  # sources that are small for their arithmetic
     "small": kimi.Sizes(layers=1, experts=2, shrink=32),
-    "normal": kimi.Sizes(layers=1, experts=11, shrink=4),
-    "full": kimi.Sizes(layers=1, experts=11, shrink=4),
+    "normal": kimi.Sizes(layers=1, experts=23, shrink=4),
+    "full": kimi.Sizes(layers=1, experts=23, shrink=4),
 }
 _QUARK = """
 import sys
@@ -61,7 +61,7 @@ def run(size: str, folder: Path) -> Result:
     _threads(result, folder, source, "nvfp4", rounds)
     _quark(result, folder, source)
     shutil.rmtree(source)
-    _workers(result, folder, COMPUTE[size], rounds)
+    _workers(result, folder, COMPUTE[size], min(rounds, 2))
     return result
 
 
@@ -130,7 +130,7 @@ def _workers(result: Result, folder: Path, sizes: kimi.Sizes, rounds: int) -> No
     taken: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(rounds):
         for workers, values in taken.items():
-            change = {"mode": "mse", "workers": workers, "shard_size": max(written // 12, 1)}
+            change = {"mode": "mse", "workers": workers, "shard_size": max(written // 24, 1)}
             child, _, output = _quantize(folder, source, "nvfp4", environment, change)
             values.append(child.seconds)
             shutil.rmtree(output)
