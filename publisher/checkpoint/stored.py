@@ -140,21 +140,25 @@ class StoredWeight:
         Raises:
             CheckpointError: the shard is shorter than its header says.
         """
-        if self.form != "mxfp4" or self.scale is None or self.part is None:
-            raise UnreadableWeight(f"{self.name} is {self.form}, not MXFP4.")
-        reader = read or self.checkpoint.files.read
+        return self._block_rows(self.ref, self.columns // 2, begin, end, read), self.scale_codes(begin, end, read=read)
+
+    def scale_codes(self, begin: int, end: int, *, read: Reader | None = None) -> UInt8Array:
+        """The scale codes alone, uint8 (n, columns / 32)."""
+        if self.scale is None:
+            raise UnreadableWeight(f"{self.name} has no scales.")
+        return self._block_rows(self.scale, self.columns // self.block[1], begin, end, read)
+
+    def _block_rows(self, ref: TensorRef, width: int, begin: int, end: int, read: Reader | None) -> UInt8Array:
+        """Rows of one expert's blocks or scales, each of `width` bytes."""
         part, wide = self.part, self.ref.shape[1]
+        if self.form != "mxfp4" or part is None:
+            raise UnreadableWeight(f"{self.name} is {self.form}, not MXFP4.")
         first = part.expert * wide + part.first + begin * part.step
         last = first + max(end - begin - 1, 0) * part.step + (end > begin)
-        payload, scales = (
-            np.frombuffer(_bytes(reader, ref, width, first, last), np.uint8).reshape(-1, width)[:: part.step]
-            for ref, width in ((self.ref, self.columns // 2), (self.scale, self.columns // self.block[1]))
-        )
-        return payload, scales
+        raw = _bytes(read or self.checkpoint.files.read, ref, width, first, last)
+        return np.frombuffer(raw, np.uint8).reshape(-1, width)[:: part.step]
 
-    def numbers(
-        self, begin: int, end: int, *, read: Reader | None = None
-    ) -> tuple[npt.NDArray[Any], Float32Array]:
+    def numbers(self, begin: int, end: int, *, read: Reader | None = None) -> tuple[npt.NDArray[Any], Float32Array]:
         """Rows of an int4 or fp8 weight as stored: words (rows, ceil(columns / 8)) or codes (rows, columns); scales.
 
         Args:

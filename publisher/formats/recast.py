@@ -23,7 +23,9 @@ from publisher.formats.spec import FORMATS
 TOP, REACH = 8, 17  # exponent of the largest power of two of E4M3, and how many lie below it
 _LOWEST_NORMAL = -126
 _MX, _NV = FORMATS["mxfp4"], FORMATS["nvfp4"]
-_SQUARES: Float32Array = (e2m1.decode_packed(np.arange(256, dtype=np.uint8)) ** 2).reshape(256, 2).sum(axis=1)
+_SQUARES: Float32Array = (
+    (e2m1.decode_packed(np.arange(1 << 16, dtype="<u2").view(np.uint8)) ** 2).reshape(-1, 4).sum(axis=1)
+)  # of the four elements of two bytes
 _POWERS: UInt8Array = e4m3.encode(np.ldexp(1.0, np.arange(TOP - REACH, TOP + 1)).astype(np.float32))
 
 
@@ -80,7 +82,7 @@ def recast(payload: UInt8Array, scales: UInt8Array, exponent: int) -> Recast:
     _require(payload, scales)
     over = scales.astype(np.int16) - e8m0.BIAS - exponent  # exponent of the E4M3 scale that a block needs
     blocks = np.ascontiguousarray(payload).reshape(*scales.shape, _MX.block // 2)
-    squares = np.take(_SQUARES, blocks).sum(axis=2)  # of the elements, exact in float32
+    squares = np.take(_SQUARES, blocks.view("<u2")).sum(axis=2)  # of the elements, exact in float32
     if (over > TOP)[squares > 0].any():
         raise TensorError(f"A block needs the scale 2**{int(over.max())}; E4M3 reaches 2**{TOP}.")
     codes = _POWERS[np.clip(over, TOP - REACH, TOP) - (TOP - REACH)]

@@ -3,15 +3,18 @@
 FP8: `code = E4M3(w / scale)` with `scale = largest / 448`, over the fused layer or, by rows, over each row; an all-zero
 one counts as if its largest weight were 1. A stack is written as modelopt 0.47 exports gpt-oss's: packed codes
 (E, in / 2, out) and block scales (E, in / 16, out), both turned around, and one global scale for all experts. Experts
-in MXFP4 keep their codes wherever the scales reach (`formats.recast`); others are quantized in the job's mode. One
-expert is in memory at a time, and the block scales of all.
+in MXFP4 keep their codes wherever the scales reach (`formats.recast`); others are quantized in the job's mode. A few
+experts are in memory at a time, and the block scales of all.
 Refused: NaN and infinite weights, a NaN block scale, by name.
 """
 
 from __future__ import annotations
 
 import math
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +34,7 @@ from publisher.native.job import Job
 from publisher.native.source import SourceTensors
 
 FP8, STACK = "fp8", "stack"
+_AT_ONCE = min(os.cpu_count() or 1, 8)  # experts whose codes are worked on at a time
 _LARGEST = np.float32(e4m3.MAX)
 _SUFFIXES = {"payload": "", "block_scale": "_weight_scale", "global_scale": "_weight_scale_2"}
 INPUT = {FP8: ".input_scale", STACK: "_input_scale"}
@@ -167,7 +171,7 @@ class Stack:
         for expert in self._experts:
             self._stop()
             try:
-                top = recast.top_exponent(self._source.codes(expert)[1])
+                top = recast.top_exponent(self._source.scale_codes(expert))
             except TensorError as error:
                 raise _not_finite(expert, error.message.rstrip(".")) from error
             tops += [] if top is None else [top]
@@ -175,13 +179,22 @@ class Stack:
 
     def taken_over(self, exponent: int) -> Iterator[bytes]:
         """The codes of every expert in MXFP4, turned around; `scales` are complete once they are."""
-        for expert in self._experts:
-            self._stop()
+
+        def work(expert: StoredWeight) -> tuple[bytes, recast.Recast]:
             made = recast.recast(*self._source.codes(expert), exponent)
-            self._sums += made.error, made.weight
-            self._rounded += made.rounded
-            self._scales.append(made.block_scales.T.tobytes())
-            yield made.payload.T.tobytes()
+            return made.payload.T.tobytes(), made
+
+        with ThreadPoolExecutor(_AT_ONCE, "recast") as pool:
+            ahead = deque(pool.submit(work, expert) for expert in self._experts[:_AT_ONCE])
+            for number in range(len(self._experts)):
+                self._stop()
+                payload, made = ahead.popleft().result()
+                following = self._experts[number + _AT_ONCE : number + _AT_ONCE + 1]
+                ahead.extend(pool.submit(work, expert) for expert in following)
+                self._sums += made.error, made.weight
+                self._rounded += made.rounded
+                self._scales.append(made.block_scales.T.tobytes())
+                yield payload
 
     def quantized(self, encode: Encode) -> Iterator[bytes]:
         """The same of experts that are quantized; `encode` makes codes and block scales of a weight."""

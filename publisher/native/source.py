@@ -113,6 +113,11 @@ class SourceTensors:
         with self._reader() as read:
             return weight.codes(0, weight.rows, read=read)
 
+    def scale_codes(self, weight: StoredWeight) -> npt.NDArray[np.uint8]:
+        """The scale codes of an MXFP4 weight alone."""
+        with self._reader() as read:
+            return weight.scale_codes(0, weight.rows, read=read)
+
     def _part(self, weight: StoredWeight) -> Tensor:
         """One matrix out of a plain fused tensor, read once, laid out row by row."""
         ref, part, dtype = weight.ref, weight.part, TORCH_DTYPES[weight.form]
