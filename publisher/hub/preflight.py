@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 from publisher import jsonio
+from publisher.checkpoint.files import LocalFiles
 from publisher.errors import AccessError, CheckpointError, HubError, PublisherError
-from publisher.hub.comparison import everything, local_problems, verify
+from publisher.hub.comparison import CARD, everything, local_problems, verify
 from publisher.hub.target import DERIVED, MAIN, Manner, Publication, Target, ref_problem
+from publisher.subjects import Meter, read_card
 
 
 def problems(target: Target, publication: Publication) -> list[PublisherError]:
@@ -21,6 +23,7 @@ def problems(target: Target, publication: Publication) -> list[PublisherError]:
         *local_problems(publication),
         *contradictions(target, publication, private=publication.private),
         *(_limits(publication) if target.kind == "hf" else ()),
+        *_card(publication),
     ]
     for check in publication.checks:
         found += check()
@@ -100,6 +103,23 @@ def _limits(publication: Publication) -> Iterator[PublisherError]:
                 f"The folder {folder or '(top)'} has {count:,} files, the Hub takes {table['folder_files']:,}.",
                 hint="Use larger shards, or several folders.",
             )
+
+
+def _card(publication: Publication) -> Iterator[PublisherError]:
+    """A card whose metadata nobody could read, told without asking the Hub."""
+    folder = publication.folder
+    if not (folder / CARD).is_file():
+        return  # which is told already
+    size, largest = (folder / CARD).stat().st_size, jsonio.data("hub/limits.json")["card"]
+    if size > largest:
+        yield PublisherError(
+            f"{folder / CARD} has {size:,} bytes; above {largest:,} the Hub stores it apart and reads no metadata.",
+            hint="Move what makes it long into files of its own.",
+        )
+        return
+    flaw = read_card(LocalFiles(folder), Meter()).flaw
+    if flaw is not None:
+        yield PublisherError(f"{folder}: {flaw}", hint="Run `publisher card`, or correct its front matter.")
 
 
 def _named(target: Target, publication: Publication) -> Iterator[PublisherError]:

@@ -90,6 +90,22 @@ def test_what_the_caller_wants_checked_is_checked_and_stops_the_push(on_hub: Hub
     assert on_hub.hub.repos == {}
 
 
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        (b"# No metadata\n", "does not begin with a metadata block"),
+        (b"---\n- a\n---\n", "is no mapping"),
+        (b"---\na: [\n---\n", "README.md"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"---\nlicense: mit\n---\n" + b"x" * 10_000_001, "reads no metadata"),
+    ],
+)
+def test_a_card_that_nobody_could_read_is_found_without_the_hub(tmp_path: Path, card: bytes, words: str) -> None:
+    """On the way to a folder, so that no Hub is there to say it."""
+    wanted = publication(tmp_path / "m", FILES | {"README.md": card})
+    assert any(words in text for text in told(FolderPlace(tmp_path / "hub"), wanted))
+
+
 def test_the_gravest_kind_wins_and_every_reason_is_told(on_hub: HubPlace, tiny: Publication) -> None:
     (tiny.folder / "LICENSE").unlink()
     with pytest.raises(CheckpointError, match=r"LICENSE.*cannot name a tag"):
