@@ -23,6 +23,10 @@ MEANINGS = {
     PAIRED: "of every 8 weights along the input, 2 of the 4 neighbouring pairs are zero",
     "2:4": "of every 4 weights along the input, 2 are zero",
 }
+SPARSE = (
+    "sparsely: the kept pairs and where they were; no serving engine loads this form, `publisher convert --to dense` "
+    "gives back the one engines load"
+)
 DENSE = "densely: zeros are FP4 zero codes in the packed weights, so the file is as large as without pruning"
 
 
@@ -82,5 +86,5 @@ def _rows(checkpoint: Checkpoint, plan: Plan | None) -> Iterator[Row]:
     elif about:
         yield Row("Pruned", Value(about, origin))
     if storage:
-        told = DENSE if storage == "dense" else f"compressed ({storage}): zeros are not stored"
+        told = {"dense": DENSE, "sparse": SPARSE}.get(storage, f"compressed ({storage}): zeros are not stored")
         yield Row("Stored", Value(told, origin))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -78,7 +80,7 @@ def render_card(
     """Render the model card of the checkpoint at PATH, a folder or hf://org/name[@revision], and print it.
 
     The rules are run first, so that the card can say how they ended: on headers and scales of a folder, on the headers
-    of a repository.
+    of a repository. What the engine recorded beside the folder is told too.
     """
     from publisher import jsonio, rules
     from publisher.card import images
@@ -103,6 +105,7 @@ def render_card(
         original=original,
         source=origin,
         report=report.to_json(),
+        quantize=_made(place.folder),
         person=read_person(card),
         target=TargetSpec(repo=repo, gate=gate) if repo else None,
         order=order,
@@ -117,6 +120,17 @@ def render_card(
         output.data({"card": text, "publishable": report.publishable, "facts": facts(context)})
     else:
         click.echo(text, nl=False)
+
+
+def _made(folder: Path | None) -> Mapping[str, Any] | None:
+    """The engine's record, which lies beside a checkpoint that this program made; None without one."""
+    from publisher import jsonio
+
+    record = folder.parent / f"{folder.name}.quantize.json" if folder is not None else None
+    if record is None or not record.is_file():
+        return None
+    document = jsonio.load_json(record)
+    return document if isinstance(document, Mapping) else None
 
 
 @command.command(

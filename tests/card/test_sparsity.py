@@ -33,6 +33,11 @@ def test_our_own_statement_is_read(nvfp4: Path) -> None:
     assert found["Stored"].startswith("densely: zeros are FP4 zero codes")
 
 
+def test_the_sparse_form_says_that_no_engine_loads_it(nvfp4: Path) -> None:
+    found = rows(declare(nvfp4, "sparsity", {**OWN, "storage": "sparse"}))
+    assert "no serving engine loads this form" in found["Stored"]
+
+
 def test_a_compressed_tensors_statement_is_read(nvfp4: Path) -> None:
     said = {"format": "sparse-24-bitmask", "sparsity_structure": "2:4", "targets": ["Linear"], "ignore": []}
     found = rows(declare(nvfp4, "sparsity_config", said))

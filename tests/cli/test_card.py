@@ -16,6 +16,7 @@ def test_card_prints_what_the_files_say(pushed: Workspace) -> None:
     assert done.out.startswith("---\n")
     assert "# x" in done.out
     assert "MXFP4" in done.out
+    assert "| Weight error |" in done.out, "the engine's record lies beside the folder"
 
 
 def test_our_own_card_claims_nothing_wrong(pushed: Workspace) -> None:

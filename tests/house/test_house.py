@@ -20,7 +20,7 @@ DOORS = {
     "gradio": ("publisher/ui/",),
     "jinja2": ("publisher/card/render.py",),
     "jsonschema": ("publisher/jsonio.py",),
-    "markdown_it": ("publisher/claims/document.py",),
+    "markdown_it": ("publisher/claims/document.py", "publisher/card/prose.py"),
     "yaml": ("publisher/jsonio.py",),
     "huggingface_hub": (
         "publisher/checkpoint/source.py",
