@@ -218,14 +218,14 @@ def unservable_command(serving: Serving) -> Iterator[Found]:
     quant = serving.checkpoint.quant
     if quant is None or quant.format not in ("nvfp4", "mxfp4"):
         return
-    pins = dict(serving.pins)
+    pins, model = dict(serving.pins), serving.checkpoint.config.get("model_type")
     for engine in dict.fromkeys(command.engine for command in serving.commands):
-        reason = _refusal(engine, quant)
+        reason = _refusal(engine, quant, model)
         if reason is not None:
             message = f"The card serves with {engine}, which {reason}. Remove the command."
             yield Found(message, file=CARD, engines=(engine,), refuses=(engine,))
             continue
-        needed = _needed(engine, quant)
+        needed = _needed(engine, quant, model)
         if needed is None:
             message = f"The card serves with {engine}, and no table says it loads {quant.dialect} {quant.format}."
             yield Found(f"{message} Try it first.", file=CARD, severity=WARNING, engines=())
@@ -234,17 +234,20 @@ def unservable_command(serving: Serving) -> Iterator[Found]:
             yield Found(message, file=CARD, engines=(engine,), refuses=(engine,))
 
 
-def _refusal(engine: str, quant: Any) -> str | None:
+def _refusal(engine: str, quant: Any, model: Any) -> str | None:
     for row in jsonio.data(ENGINES)["refuses"]:
-        if row["engine"].lower() == engine and (row["layout"], row["format"]) == (quant.dialect, quant.format):
+        meant = (row["layout"], row["format"]) == (quant.dialect, quant.format) and model in row.get("models", [model])
+        if row["engine"].lower() == engine and meant:
             return str(row["why"])
     return None
 
 
-def _needed(engine: str, quant: Any) -> str | None:
+def _needed(engine: str, quant: Any, model: Any) -> str | None:
     """The lowest version that loads it, empty when any does; None when no row names the engine with it."""
     for row in jsonio.data(ENGINES)["engines"]:
         if row["engine"].lower() != engine or (row["layout"], row["format"]) != (quant.dialect, quant.format):
+            continue
+        if model in row.get("not_models", ()):
             continue
         if quant.activations is None or quant.activations in row["activations"]:
             match = _VERSION.search(str(row["version"]))
