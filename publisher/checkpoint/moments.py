@@ -20,8 +20,8 @@ from publisher.errors import CheckpointError
 
 MEAN_SQUARE = "input_mean_square"
 MAX_INPUTS = 1 << 24
-_F32 = np.dtype("<f4")
-DTYPES = {_F32: "F32", np.dtype("<f8"): "F64"}
+_F32: np.dtype[Any] = np.dtype("<f4")
+DTYPES: dict[np.dtype[Any], str] = {_F32: "F32", np.dtype("<f8"): "F64"}
 _STORED = {name: dtype for dtype, name in DTYPES.items()}
 _AGAIN = "Make it again with `publisher calibrate --second-moments`."
 
