@@ -70,6 +70,7 @@ class CardContext:
         memory: weights per GPU, an estimate.
         hardware: per family of GPUs.
         table_sources: where the tables of engines and hardware come from.
+        family: the model's family and where its parsers come from; empty where none is known.
         limitations: what not to expect.
         licence: upstream's terms.
         person: card.toml.
@@ -101,6 +102,7 @@ class CardContext:
     memory: Table | None
     hardware: tuple[serving.Hardware, ...]
     table_sources: tuple[str, str]
+    family: str
     limitations: tuple[Value, ...]
     licence: licence.Licence
     person: Mapping[str, Any]
@@ -218,6 +220,7 @@ def card_context(
         memory=memory.memory_table(checkpoint, splits),
         hardware=chips[1] if chips else (),
         table_sources=serving.sources(checkpoint),
+        family=serving.family_source(checkpoint, upstream.repo.text) if found else "",
         limitations=limitations.limitations(checkpoint, plan, measured, found, covered, scored=scored is not None),
         licence=terms,
         person=person,

@@ -134,6 +134,12 @@ def sources(checkpoint: Checkpoint) -> tuple[str, str]:
     return f"{table['source']} ({table['date']})", f"{entry['source']} ({chips['date']})"
 
 
+def family_source(checkpoint: Checkpoint, base_model: str) -> str:
+    """Where the parsers of the model's family come from; empty where no family is known."""
+    family, table = _family(checkpoint, base_model), jsonio.data(FAMILIES)
+    return f"{family['name']}: {table['source']} ({table['date']})" if family else ""
+
+
 # --- the command ---------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from publisher import jsonio
-from publisher.card.serving import HARDWARE, TABLE, commands, hardware, refusals, sources, unread
+from publisher.card.serving import HARDWARE, TABLE, commands, family_source, hardware, refusals, sources, unread
 from publisher.checkpoint.open import open_checkpoint
 
 
@@ -71,6 +71,8 @@ def test_parsers_are_those_of_the_models_family(nvfp4: Path) -> None:
     for name, parser in (("deepseek-ai/DeepSeek-V3.1", "deepseek_v31"), ("deepseek-ai/DeepSeek-R1", "deepseek_v3")):
         found = {c.engine: c.text for c in commands(open_checkpoint(deepseek), "org/X", {}, base_model=name)}
         assert f"--tool-call-parser {parser}" in found["vLLM"]
+    assert family_source(open_checkpoint(deepseek), "deepseek-ai/DeepSeek-R1").startswith("DeepSeek R1: parsers")
+    assert family_source(open_checkpoint(deepseek), "org/own") == ""
     found = {c.engine: c.text for c in commands(open_checkpoint(deepseek), "org/X", {}, base_model="org/own")}
     assert "parser" not in found["vLLM"], "a name nobody knows is not guessed"
 
