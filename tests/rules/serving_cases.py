@@ -124,6 +124,7 @@ CASES = [
         "TP07", "uneven", serve(f"{VLLM} -tp 3 --enable-expert-parallel"), "LC12w TP02 TP07 TP07w", base="kimi-ct-mxfp4"
     ),
     Case("TP08", "old", serve(VLLM, "pip install vllm==0.17.1\n"), "TP08", base="llama-w4a16", place="README.md"),
+    Case("TP08", "one-model", serve(VLLM), "TP08", base="gpt-oss-nvfp4", place="README.md", level="headers"),
     Case("TP08", "unknown", serve(TRTLLM), "TP08w", base="llama-mxfp4", place="README.md"),
     Case(
         "TP09",
