@@ -190,9 +190,9 @@ def cut(scene: Scene, row: Row, step: Step, patch: pytest.MonkeyPatch) -> None:
 
 def hang(scene: Scene, row: Row, step: Step, patch: pytest.MonkeyPatch) -> None:
     """One reply comes when nobody waits for it any more."""
-    patch.setattr("publisher.hub.client.TIMEOUT", 0.3)
-    patch.setenv("HF_XET_CLIENT_READ_TIMEOUT", "300ms")
-    when(scene, row, step, lambda number: Fault(stall=0.6))
+    patch.setattr("publisher.hub.client.TIMEOUT", 0.5)
+    patch.setenv("HF_XET_CLIENT_READ_TIMEOUT", "500ms")
+    when(scene, row, step, lambda number: Fault(stall=0.8))
 
 
 def forget(scene: Scene, row: Row, step: Step, patch: pytest.MonkeyPatch) -> None:
