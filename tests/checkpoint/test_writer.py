@@ -227,3 +227,43 @@ def test_a_staging_folder_keeps_what_is_not_ours(tmp_path: Path) -> None:
         (tmp_path / "staging/export").mkdir()
         writer.finish({})
     assert [path.name for path in (tmp_path / "staging").iterdir()] == ["export"]
+
+
+def test_a_shard_of_another_process_is_adopted_once_and_only_whole(tmp_path: Path) -> None:
+    with open_writer(tmp_path) as writer:
+        shard = LAYOUT[0]
+        data = shard.header + b"".join(TENSORS[spec.name].tobytes() for spec in shard.specs)
+        partial = writer.files / f"{shard.name}.partial"
+        partial.write_bytes(data[:-1])
+        entry = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "notes": {"layer.0.weight": [2]}}
+        with pytest.raises(CheckpointError, match="not the finished shard"):
+            writer.adopt(shard.name, entry)
+        partial.write_bytes(data)
+        needed = writer.remaining
+        writer.adopt(shard.name, entry)
+        assert writer.remaining == needed - shard.size
+        assert writer.done("layer.0.weight")
+        with pytest.raises(CheckpointError, match="not the finished shard"):
+            writer.adopt("../elsewhere", entry)
+        write_all(writer, list(TENSORS)[2:])
+        writer.finish({})
+    assert np.array_equal(load_file(tmp_path / "out" / shard.name)["layer.0.weight"], TENSORS["layer.0.weight"])
+
+
+def test_shards_of_an_earlier_source_are_refused_by_the_changed_file_s_name(tmp_path: Path) -> None:
+    def opened(stamp: int, digest: str = "plan") -> StagedWriter:
+        source = {"a.safetensors": {"time": 1}, "b.safetensors": {"time": stamp}}
+        return StagedWriter(tmp_path / "staging", tmp_path / "out", LAYOUT, plan_digest=digest, source=source)
+
+    with opened(1):
+        pass
+    with opened(2) as writer:  # nothing was finished yet
+        write_all(writer, list(TENSORS)[:2])
+    with pytest.raises(
+        CheckpointError, match=r"b\.safetensors of the source is not what it was .* the 1 finished shards"
+    ):
+        opened(3)
+    with opened(2) as writer:
+        assert writer.done("layer.0.weight")
+    with opened(3, "another") as writer:  # starts over anyhow
+        assert not writer.finished
