@@ -1,8 +1,8 @@
 """The streaming quantizer: a few fused groups in memory at a time, everything else copied byte for byte.
 
-While one unit is worked on, the next ones are read and the last ones are written (`stream`); full shards are flushed and
-hashed behind that. What was written is decided by the plan alone, so neither a restart nor the number of threads, of
-workers or of GPUs shows in the result.
+While one unit is worked on, the next ones are read and the last ones are written (`stream`); full shards are flushed
+and hashed behind that. What was written is decided by the plan alone, so neither a restart nor the number of threads,
+of workers or of GPUs shows in the result.
 
 In compressed-tensors layout the arithmetic is that library's, with the largest weight observed in float32 (its own
 observer stays in the weights' BF16, which rounds the global scale by up to one part in 256).

@@ -41,8 +41,8 @@ def keep_what_is_not_finite(
     journal.emit(
         "plan",
         "warning",
-        message=f"{len(found):,} weights hold NaN or infinite values ({first}: {found[first]:,}); they and what is loaded"
-        f" with them, {len(kept):,} modules, are kept as the source has them",
+        message=f"{len(found):,} weights hold NaN or infinite values ({first}: {found[first]:,}); they and what is "
+        f"loaded with them, {len(kept):,} modules, are kept as the source has them",
         modules=list(found)[:100],
         kept=len(kept),
     )
