@@ -12,7 +12,8 @@ multiplied with.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from publisher.native.naming import expert_modules, linear_modules, origins
 from publisher.native.observe import PRODUCTS
 from publisher.native.resident import show_experts
 
-Round = Callable[[Tensor], Tensor]
+Round = functools.partial[Tensor]
 Place = tuple[int, int]  # where a matrix begins: its storage, and the offset in there
 
 
@@ -57,6 +58,9 @@ class SimulatedActivations(TorchFunctionMode):
         show_experts(model)
         self._rounding: dict[Place, Round] = dict(_placed(model, rounding))
         self._used: set[Place] = set()
+        told = sorted(f"{name} {rounding.func.__name__} {rounding.keywords}" for name, rounding in rounding.items())
+        self.description = hashlib.sha256("\n".join(told).encode()).hexdigest()
+        """Of what is done to which input: models of equal weights and descriptions compute the same."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Pass every call on, a product with a packed weight with its input rounded."""
