@@ -2,7 +2,8 @@
 
 Both get the same arguments but for the model: an OpenAI-compatible endpoint (`http://host:port/v1`, its model's name
 asked of it or given after `#`), a local model or a Hub id. The harness runs in an interpreter that is named, because
-its dependencies are many; its output goes to standard error. A model and seed whose results are there is not run again.
+its dependencies are many; its output goes to standard error, secrets masked. A model and seed whose results are there
+is not run again.
 Refused: an interpreter without the harness, an endpoint that does not say which model it serves, a harness that fails.
 """
 
@@ -10,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -21,9 +24,11 @@ from pathlib import Path
 from publisher import jsonio
 from publisher.errors import EngineError, HubError, InterruptedRun, PublisherError
 from publisher.evals.results import mapping
+from publisher.secrets import mask
 
 TIMEOUT = 20.0  # seconds for an endpoint to name its models
 MAX_ANSWER = 1 << 20
+MAX_LINE = 1 << 16
 GRACE = 20.0  # seconds between a request to stop and the end by force
 FOUND = "import lm_eval, importlib.metadata as m; print(m.version('lm_eval'))"
 
@@ -188,10 +193,13 @@ def _only_model(address: str) -> str:
 
 
 def _start(arguments: Sequence[str], label: str) -> None:
-    """Run the harness to its end; its output is for people and goes to standard error."""
-    process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=sys.stderr)
+    """Run the harness to its end; its output is for people and goes to standard error, without what is secret."""
+    process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    relay = threading.Thread(target=_relay, args=(process,), daemon=True)
+    relay.start()
     try:
         code = process.wait()
+        relay.join(GRACE)  # a worker that it left behind may hold the pipe open
     except KeyboardInterrupt:
         process.terminate()
         try:
@@ -201,3 +209,21 @@ def _start(arguments: Sequence[str], label: str) -> None:
         raise InterruptedRun(f"Stopped while {label} was measured.", hint="The same command goes on.") from None
     if code:
         raise EngineError(f"The harness ended with {code} for {label}.", hint="Read what it printed above.")
+
+
+def _relay(process: subprocess.Popen[bytes]) -> None:
+    """Pass on what a process prints, by lines and states of progress bars, with secrets masked."""
+    stream = process.stdout
+    kept = b""
+    while stream is not None and (piece := os.read(stream.fileno(), MAX_LINE)):
+        kept += piece
+        end = max(kept.rfind(b"\n"), kept.rfind(b"\r")) + 1
+        end = len(kept) if not end and len(kept) >= MAX_LINE else end
+        _say(kept[:end])
+        kept = kept[end:]
+    _say(kept)
+
+
+def _say(told: bytes) -> None:
+    sys.stderr.write(mask(told.decode("utf-8", "replace")))
+    sys.stderr.flush()

@@ -39,6 +39,7 @@ from publisher.ui import runs, runview
 from tests.builders.tiny import llama
 from tests.cli.conftest import ROOT, Workspace
 from tests.evals.conftest import real
+from tests.evals.endpoint import endpoint, install_stand_in
 from tests.hub.loopback import LoopbackHub
 
 TOKEN = "canary+Token/of=noKnownForm~9"
@@ -46,6 +47,7 @@ SECRETS = {
     "HF_TOKEN": TOKEN,
     "WANDB_API_KEY": "canary-of-the-tracker-0123",
     "AWS_SECRET_ACCESS_KEY": "canary/of+the/store/4567890",
+    "OPENAI_API_KEY": "canary-of-the-endpoint-5432",
     "DATABASE_PASSWORD": "canary!of!the?database",
 }
 REPO = "demo/tiny-fp4"
@@ -318,6 +320,28 @@ def test_a_card_with_a_secret_is_refused_too(
     assert heard(here.folder, said.out, said.err) == []
     assert token not in said.out + said.err + (here.run / "publication.json").read_text()
     assert server.requests("POST", "/repos/create|/commit/|/preupload/") == []
+
+
+TELLS_ALL = """
+import os, sys
+print("starting with", os.environ["HF_TOKEN"], flush=True)
+sys.stderr.write(f"Authorization: {os.environ['OPENAI_API_KEY']}\\n")
+sys.exit("no answer for Bearer " + os.environ["OPENAI_API_KEY"] + " and " + os.environ["DATABASE_PASSWORD"])
+"""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_job_that_tells_its_environment_is_masked(workspace: Workspace, fails: bool) -> None:
+    """The evaluation's harness, a program of others, prints what it was given and dies of it."""
+    packages = install_stand_in(workspace.folder / "packages")
+    if fails:
+        (packages / "lm_eval/__main__.py").write_text(TELLS_ALL)
+    with endpoint("base") as base, endpoint("ours") as ours:
+        models = ("--baseline", f"BF16={base.address}", "--result", ours.address, "--task", "sums", "--format", "json")
+        done = workspace.publisher("eval", "run", *models, code=None, PYTHONPATH=f"{ROOT}:{packages}")
+    assert done.code == (5 if fails else 0), done.err
+    assert ("no answer for" in done.err) == fails, "what it says is passed on"
+    assert heard(workspace.folder, done.out, done.err) == []
 
 
 # --- detached runs and the app ---------------------------------------------------------------------------------------
