@@ -248,12 +248,21 @@ class Display:
             self._show_progress(event)
         elif event.kind == "start" and "step" in event.payload:
             return  # a step's end says enough
+        elif event.kind == "log" and "step" in event.payload:
+            self._show_log(event)
         elif event.kind in ("start", "done", "skip", "warning", "error", "cancelled"):
             self._drop(event.stage)
             message = str(event.payload.get("message", ""))
             style = {"warning": "yellow", "error": "red", "done": "green"}.get(event.kind, "dim")
             mark = {"start": "▸", "done": "✓", "skip": "–", "warning": "!", "error": "✗"}.get(event.kind, "■")
             self.output.note(f"{mark} {event.stage:9} {message}", style)
+
+    def _show_log(self, event: Event) -> None:
+        """What a step of the push is about to do to what others see; the lines of other stages are in the journal."""
+        self.output.note(f"· {event.stage:9} {event.payload.get('message', '')}")
+        changes = event.payload.get("changes")
+        for line in changes if isinstance(changes, list) else ():
+            self.output.note(f"  {event.stage:9}   {line}")
 
     def _show_progress(self, event: Event) -> None:
         text, done, total = progress_text(event.payload)
@@ -281,6 +290,8 @@ def progress_text(payload: Mapping[str, Any]) -> tuple[str, float, float]:
     amount = (
         f"{format_bytes(done)} of {format_bytes(total)}" if unit == "bytes" else f"{done:,.0f} of {total:,.0f} {unit}"
     )
+    if payload.get("files_total"):
+        amount += f", {payload.get('files') or 0:,} of {payload['files_total']:,} files"
     rate, eta = payload.get("rate"), payload.get("eta")
     speed = "" if not rate else f", {format_bytes(rate)}/s" if unit == "bytes" else f", {rate:,.1f} {unit}/s"
     left = "" if eta is None or done >= total else f", {format_duration(float(eta))} left"

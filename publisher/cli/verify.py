@@ -62,7 +62,7 @@ def command(place: str, manifest: Path | None, source: str | None, every_byte: b
         raise click.exceptions.Exit(1)
     output.say(
         f"{target.url} equals its manifest: {len(found.manifest.files) + 1} files, "
-        f"{format_bytes(found.manifest.size)}, {found.settings}; root digest {found.manifest.root_digest}"
+        f"{format_bytes(found.bytes)}, {found.settings}; root digest {found.manifest.root_digest}"
         + (f", tag {found.tag}" if found.tag else ""),
         "bold green",
     )

@@ -1,4 +1,4 @@
-"""What an update of a published repository changes: files with their sizes, config keys, the card, the settings.
+"""What an update of a published repository changes: files with their sizes, config keys, lines of the card, settings.
 
 Read from the place that will change, before anything does: shown on a terminal and asked for, told by a dry run, and
 written into the log of every update.
@@ -6,6 +6,7 @@ written into the log of every update.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from publisher.units import format_bytes
 
 CONFIG = "config.json"
 SHOWN = 20  # lines of a kind
+WIDE = 160  # characters of a line of the card
+LONG = 5000  # lines of a card that are compared: the time grows with the square
 DEEP = 16  # levels of a config that are looked into
 ABSENT = "(absent)"
 
@@ -68,11 +71,13 @@ class Changes:
     Args:
         files: in the order of their paths.
         config: keys of `config.json`; empty where one of the two cannot be read as JSON.
+        prose: lines of the card that go (`-`) and come (`+`); empty where one of the two cannot be read.
         settings: now and then; None for a repository that does not exist.
     """
 
     files: tuple[FileChange, ...]
     config: tuple[KeyChange, ...]
+    prose: tuple[str, ...] = ()
     settings: tuple[Settings, Settings] | None
 
     @property
@@ -89,6 +94,7 @@ class Changes:
             "files": [item.to_json() for item in self.files],
             "config": [item.to_json() for item in self.config],
             "card": self.card,
+            "card_lines": list(self.prose),
             "settings": [str(item) for item in self.settings or ()],
         }
 
@@ -97,6 +103,7 @@ class Changes:
         yield from _some([str(item) for item in self.files], "file(s)")
         yield from _some([str(item) for item in self.config], "key(s) of config.json")
         yield "the card changes" if self.card else "the card stays as it is"
+        yield from _some([f"card {line}" for line in self.prose], "line(s) of the card")
         if self.settings is not None:
             now, then = self.settings
             yield f"settings: {now}" + ("" if now == then else f" to {then}")
@@ -120,6 +127,7 @@ def changes(landing: Target, publication: Publication, current: Settings | None)
     return Changes(
         files=files,
         config=tuple(_keys(landing, publication.folder)) if CONFIG in differences else (),
+        prose=tuple(_prose(landing, publication.folder)) if CARD in differences & stored.keys() else (),
         settings=None if current is None else (current, publication.settings),
     )
 
@@ -133,6 +141,19 @@ def _keys(landing: Target, folder: Path) -> Iterator[KeyChange]:
     for key in sorted({*before, *after}):
         if before.get(key) != after.get(key):
             yield KeyChange(key=key, before=before.get(key, ABSENT), after=after.get(key, ABSENT))
+
+
+def _prose(landing: Target, folder: Path) -> Iterator[str]:
+    try:
+        before = landing.read(CARD).decode().splitlines()
+        after = (folder / CARD).read_text(encoding="utf-8").splitlines()
+    except (PublisherError, OSError, UnicodeDecodeError):
+        return
+    if max(len(before), len(after)) > LONG:
+        return
+    for line in difflib.ndiff(before, after):
+        if line[0] in "-+" and line[2:].strip():
+            yield line if len(line) <= WIDE else f"{line[:WIDE]}…"
 
 
 def _flat(value: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:

@@ -46,6 +46,8 @@ MISSHAPEN: tuple[type[Exception], ...] = (LookupError, TypeError, AttributeError
 FAILURES: tuple[type[Exception], ...] = (TRANSPORT_ERROR, OSError, RuntimeError, ValueError, *MISSHAPEN)
 AGAIN = "Run the same command again; it goes on from here."
 LOGIN = "Log in with `hf auth login`, or set HF_TOKEN, with a token that may write to this repository."
+SIGN_IN = "Log in with `hf auth login`, or set HF_TOKEN, with a token that is valid and may do this."
+FIND = "Check the name; if it is private, log in with `hf auth login`, or set HF_TOKEN, with a token that may see it."
 ROOM = "Make room or pay for storage in the account's settings, then run the same command again."
 _EXPIRED = re.compile(r"\bexpired\b|SignatureDoesNotMatch|RequestTimeTooSkewed", re.IGNORECASE)  # of an address
 _UNLIKE = re.compile(r"\bsha-?256\b|\bhash\b.*\b(?:mismatch|match|differ)", re.IGNORECASE)
@@ -162,15 +164,18 @@ class HubClient:
         return self._explain_status(place, status, said, found)
 
     def _explain_status(self, place: str, status: int, said: str, error: Any) -> PublisherError:
-        told = f"{place} (HTTP {status}): {said}."
+        unsaid = said in ("", f"HTTP {status}")
+        told = f"{place} (HTTP {status})" + ("." if unsaid else f": {said}.")
+        if status == 401 and unsaid:
+            told = f"{place} (HTTP 401): it does not know this token."
         if status in (402, 413, 507) or (status == 403 and _NO_ROOM.search(said)):
             return QuotaError(told, hint=ROOM)
         if status == 403 and _EXPIRED.search(said):  # a signed address, not the login: the next attempt gets another
             return TransientHubError(told, hint=AGAIN)
         if status in (401, 403):
-            return AccessError(told, hint=LOGIN)
+            return AccessError(told, hint=SIGN_IN)
         if isinstance(error, RepositoryNotFoundError):
-            return AbsentError(f"{place}: it does not exist, or the token may not see it.", hint=LOGIN)
+            return AbsentError(f"{place}: it does not exist, or the token may not see it.", hint=FIND)
         if status == 412:
             return OvertakenError(told, hint=AGAIN)
         if status in TRANSIENT or (
@@ -189,7 +194,7 @@ class HubClient:
         if status in (402, 413, 507) or (status in (401, 403) and refused and refused["service"]):
             return self._explain_refusal(place, status, said)
         if isinstance(root, PermissionError) and not root.errno:  # the Xet transport's, of its tokens
-            return AccessError(f"{place}: {said}.", hint=LOGIN)
+            return AccessError(f"{place}: {said}.", hint=SIGN_IN)
         on_disk = isinstance(root, OSError) and root.errno and not isinstance(root, ConnectionError | TimeoutError)
         if on_disk or _DISK.search(said):
             return HubError(f"{place}: {said}.", hint="Check this machine's disk, then run the same command again.")
@@ -209,7 +214,7 @@ class HubClient:
             return TransientHubError(f"{place} (HTTP {status}): {said}.", hint=AGAIN)
         found = self._explain_status(place, status, said, None)
         if type(found) is AccessError:
-            found.hint = f"The transport does not say why. {LOGIN} Or {ROOM[0].lower()}{ROOM[1:]}"
+            found.hint = f"The transport does not say why. {SIGN_IN} Or {ROOM[0].lower()}{ROOM[1:]}"
         return found
 
     def clean(self, text: str) -> str:

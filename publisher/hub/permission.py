@@ -44,7 +44,7 @@ def whoami(hub: HubClient) -> dict[str, Any]:
         AccessError: nobody.
         HubError: what was answered names nobody.
     """
-    found = hub.call("ask who the token belongs to", lambda api: dict(api.whoami()))
+    found = hub.call("say who the token belongs to", lambda api: dict(api.whoami()))
     if not isinstance(found, dict) or not isinstance(found.get("name"), str):
         raise TransientHubError(f"{hub.api.endpoint} did not say who the token belongs to.", hint="Try again.")
     return found

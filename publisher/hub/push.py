@@ -43,6 +43,7 @@ from publisher.hub.work import AGAIN, DIRECT, DRAFT, Emit, Work, portions, unlik
 from publisher.manifest import Difference
 
 WAIT = 2.0  # seconds before the second attempt; doubled each time
+LEFT_OUT = frozenset({"merge", "release", "settings", "tag"})  # steps that a proposal does not take
 ROUNDS = 3  # times a push begins again because somebody else moved what it builds on
 
 
@@ -231,7 +232,10 @@ class _Push(Work):
         step(self)
         seconds = round(self.clock() - start, 3)
         self.done.append({"name": name, "time": start, "seconds": seconds})
-        self.emit("done", {"step": name, "seconds": seconds})
+        if self.publication.propose and name in LEFT_OUT:
+            self.emit("skip", {"step": name, "message": f"{name}: left out by --create-pr"})
+        else:
+            self.emit("done", {"step": name, "seconds": seconds})
 
     def record(self) -> PushRecord:
         """What was done and proved; only a run that passed every step gets here."""

@@ -66,6 +66,11 @@ class Verification:
         """Whether nothing differs."""
         return not self.differences and not self.problems and self.settings is not None
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of all files, the manifest's own among them."""
+        return self.manifest.size + len(self.manifest.encoded())
+
     def to_json(self) -> dict[str, Any]:
         """The outcome as a JSON object."""
         settings = self.settings
@@ -76,7 +81,7 @@ class Verification:
             "warnings": [remark.to_json() for remark in self.warnings],
             "not_checked": [remark.to_json() for remark in self.unchecked],
             "files": len(self.manifest.files) + 1,
-            "bytes": self.manifest.size,
+            "bytes": self.bytes,
             "root_digest": self.manifest.root_digest,
             "tag": self.tag,
             "settings": {"visibility": settings.visibility, "gate": settings.gate} if settings else None,

@@ -206,7 +206,8 @@ class Run:
 
         record = push(target, publication, emit=emit)
         self._write(self.directory.push, jsonio.dump_json(record.to_json()))
-        self.journal.emit("push", "done", message=f"verified: {record.url}", record=record.to_json())
+        told = f"verified: {record.url}" if record.released else f"verified, not merged: {record.pull_request}"
+        self.journal.emit("push", "done", message=told, record=record.to_json())
         return record
 
     # --- what the stages share ---------------------------------------------------------------------------------

@@ -74,7 +74,9 @@ class Told:
         if stage.state == WAITING:
             stage.state, stage.began = RUNNING, event.time
         stage.message = str(event.payload.get("message") or stage.message)
-        part = event.kind == "done" and "step" in event.payload  # a step of the push; its end carries the record
+        part = (
+            event.kind in ("done", "skip") and "step" in event.payload
+        )  # a step of the push; its end carries the record
         if event.kind in ENDS and not part:
             stage.state, stage.ended = ENDS[event.kind], event.time
 

@@ -34,6 +34,20 @@ def test_progress_says_what_how_much_how_fast_and_how_long() -> None:
     payload = {"done": 5e8, "total": 1e9, "unit": "bytes", "rate": 1e8, "eta": 5}
     assert progress_text(payload)[0] == "500 MB of 1.00 GB, 100 MB/s, 5 s left"
     assert progress_text({"done": 3, "total": 9, "unit": "shards"})[0] == "3 of 9 shards"
+    assert progress_text(payload | {"files": 3, "files_total": 1200})[0] == (
+        "500 MB of 1.00 GB, 3 of 1,200 files, 100 MB/s, 5 s left"
+    )
+
+
+def test_what_a_push_changes_is_shown_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    display = Display(Output("human"))
+    update = {"step": "repository", "message": "This update: removed notes.md (4 B).", "changes": ["removed notes.md"]}
+    display(Event(time=0.0, stage="push", kind="log", payload=update))
+    display(Event(time=0.0, stage="quantize", kind="log", payload={"message": "a line of an engine"}))
+    told = capsys.readouterr().err
+    assert "This update: removed notes.md (4 B)." in told
+    assert told.splitlines()[1].split() == ["push", "removed", "notes.md"]
+    assert "a line of an engine" not in told
 
 
 def test_escape_codes_and_markup_of_a_stranger_are_shown_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,6 +33,7 @@ def test_verify_names_the_file_that_differs(copied: Workspace) -> None:
 
 def test_licence_gate_and_card_are_compared_too(copied: Workspace) -> None:
     found = copied.publisher("verify", PLACE, "--format", "json").json
+    assert found["bytes"] == sum(path.stat().st_size for path in copied.tree.rglob("*") if path.is_file())
     assert (found["verified"], found["problems"]) == (True, [])
     assert [entry["check"] for entry in found["not_checked"]] == ["licence"], "the source was a folder"
     assert json.loads((copied.tree / "publish.json").read_text())["gate"] == "manual"

@@ -55,7 +55,7 @@ class Step:
 
 
 _STEPS = (
-    Step(name="ask who is logged in", lfs=("GET", "/whoami-v2$"), told="ask who the token belongs to"),
+    Step(name="ask who is logged in", lfs=("GET", "/whoami-v2$"), told="say who the token belongs to"),
     Step(name="check the card", lfs=("POST", "/validate-yaml$"), told="check the card's metadata"),
     Step(name="read the settings", lfs=("GET", f"{MODEL}$"), told="read the settings"),
     Step(name="create the repository", lfs=("POST", "/repos/create$"), told="create it", starts=("new",), writes=True),

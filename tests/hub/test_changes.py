@@ -28,7 +28,7 @@ def found(place: Place, tmp_path: Path, old: Publication, new: Publication) -> l
 
 def test_files_keys_card_and_settings(place: Place, tmp_path: Path) -> None:
     old = edition(tmp_path / "old", {"a": {"b": 1, "c": [1, 2]}, "gone": None, "same": True})
-    more = {"NOTICE": b"new\n", SHARD: None, "README.md": FILES["README.md"] + b"more\n"}
+    more = {"NOTICE": b"new\n", SHARD: None, "README.md": FILES["README.md"].replace(b"# tiny", b"# Tiny") + b"more\n"}
     new = edition(tmp_path / "new", {"a": {"b": 2, "c": [1, 3]}, "same": True, "new": "x"}, **more)
     lines = found(place, tmp_path, old, new)
     assert "added NOTICE (4 B)" in lines
@@ -41,6 +41,7 @@ def test_files_keys_card_and_settings(place: Place, tmp_path: Path) -> None:
         'config new: (absent) to "x"',
     ]
     assert "the card changes" in lines
+    assert [line for line in lines if line.startswith("card ")] == ["card - # tiny", "card + # Tiny", "card + more"]
     assert "settings: public, gate manual" in lines
 
 

@@ -65,6 +65,17 @@ def test_each_status_is_one_kind_of_error(
     assert len(hub.requests("GET", f"/{REPO}$")) == tries
 
 
+def test_a_token_that_nobody_knows_is_told_once_and_a_reader_need_not_write(hub: LoopbackHub, mine: HubClient) -> None:
+    hub.fail("GET", f"/{REPO}$", status=401, body=b"")
+    with pytest.raises(AccessError, match=r"\(HTTP 401\): it does not know this token\. ") as caught:
+        info(mine)
+    assert "may write" not in caught.value.hint
+    hub.repos.clear()
+    with pytest.raises(AbsentError) as absent:
+        info(mine)
+    assert "Check the name" in absent.value.hint
+
+
 def test_a_rate_limit_is_waited_for_as_long_as_it_says(hub: LoopbackHub, mine: HubClient, waits: list[float]) -> None:
     hub.fail("GET", f"/{REPO}$", status=429, headers={"RateLimit": '"api";r=0;t=41'})
     assert info(mine).id == REPO

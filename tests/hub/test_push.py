@@ -298,7 +298,12 @@ def test_a_stricter_gate_is_set_before_the_first_byte_a_looser_one_after_the_mer
 
 def test_a_proposal_changes_nothing_that_users_see(published: HubPlace, new: Publication) -> None:
     repo, before = published.hub.repos[REPO], published.files()
-    record = run(published.target(), replace(new, propose=True))
+    told: list[tuple[str, Any]] = []
+    record = run(
+        published.target(), replace(new, propose=True), emit=lambda kind, item: told.append((kind, item["step"]))
+    )
+    assert [step for kind, step in told if kind == "skip"] == ["merge", "release", "settings", "tag"]
+    assert [step for kind, step in told if kind == "done"] == [name for name, _ in STEPS[:6]], "and no other is told"
     assert (record.released, record.tag, record.revision) == (False, None, "refs/pr/1")
     assert published.files() == before
     assert repo.pulls[0].status == "draft"

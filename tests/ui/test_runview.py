@@ -92,6 +92,8 @@ def test_the_rules_of_the_publication_do_not_reopen_the_validation() -> None:
 def test_a_step_of_the_push_does_not_end_it() -> None:
     found = told(("push", "start", {"step": "weights"}), ("push", "done", {"step": "weights", "message": "weights"}))
     assert states(found, "running")[6] == "running"
+    found = told(("push", "start", {"step": "tag"}), ("push", "skip", {"step": "tag", "message": "tag: left out"}))
+    assert states(found, "running")[6] == "running"
 
 
 @pytest.mark.parametrize(
