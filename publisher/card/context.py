@@ -66,7 +66,7 @@ class CardContext:
         benchmarks: scores beside those of baselines; None where card.toml names no results.
         commands: per engine.
         refusals: engines that do not load it, and why.
-        unread: versions of engines of which nobody knows.
+        unread: versions of engines of which nobody knows whether they load it, and why.
         memory: weights per GPU, an estimate.
         hardware: per family of GPUs.
         table_sources: where the tables of engines and hardware come from.
@@ -98,7 +98,7 @@ class CardContext:
     benchmarks: benchmarks.Benchmarks | None
     commands: tuple[serving.Command, ...]
     refusals: tuple[tuple[str, str], ...]
-    unread: tuple[str, ...]
+    unread: tuple[tuple[str, str], ...]
     memory: Table | None
     hardware: tuple[serving.Hardware, ...]
     table_sources: tuple[str, str]

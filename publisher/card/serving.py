@@ -111,9 +111,13 @@ def refusals(checkpoint: Checkpoint, report: Mapping[str, Any] | None = None) ->
     return tuple(found.items())
 
 
-def unread(report: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """Versions of engines of which nobody knows what they make of the checkpoint."""
-    return tuple(f"{LABELS.get(v['engine'], v['engine'])} {v['version']}" for v in _verdicts(report, "unknown"))
+def unread(report: Mapping[str, Any] | None) -> tuple[tuple[str, str], ...]:
+    """Versions of engines of which nobody knows what they make of the checkpoint, those with one reason together."""
+    found: dict[str, list[str]] = {}
+    for verdict in _verdicts(report, "unknown"):
+        name = f"{LABELS.get(verdict['engine'], verdict['engine'])} {verdict['version']}"
+        found.setdefault(str(verdict.get("reason") or "nobody looked"), []).append(name)
+    return tuple((", ".join(names), reason) for reason, names in found.items())
 
 
 def hardware(checkpoint: Checkpoint) -> tuple[str, tuple[Hardware, ...]] | None:

@@ -160,7 +160,7 @@ class HubClient:
         status = found.response.status_code
         said = self.clean(found.server_message or "") or f"HTTP {status}"
         if isinstance(found, EntryNotFoundError | RevisionNotFoundError):
-            return AbsentError(f"{place}: {said}.", hint=AGAIN)
+            return AbsentError(f"{place}: {said}.", hint="Check the name, or run the same command again.")
         return self._explain_status(place, status, said, found)
 
     def _explain_status(self, place: str, status: int, said: str, error: Any) -> PublisherError:

@@ -96,6 +96,7 @@ def test_the_rules_verdicts_name_engines_that_refuse_or_are_not_known(nvfp4: Pat
     report = {
         "engines": [
             {"engine": "vllm", "version": "0.23.0", "verdict": "refuses", "because": ["SV01"], "reason": ""},
+            {"engine": "vllm", "version": "0.33.0", "verdict": "unknown", "because": [], "reason": "x"},
             {"engine": "atom", "version": "of 2026", "verdict": "unknown", "because": [], "reason": "x"},
             {"engine": "transformers", "version": "5.23", "verdict": "refuses", "because": [], "reason": "no reader"},
             {"engine": 3, "version": None, "verdict": "refuses"},
@@ -105,5 +106,5 @@ def test_the_rules_verdicts_name_engines_that_refuse_or_are_not_known(nvfp4: Pat
     found = dict(refusals(open_checkpoint(nvfp4), report))
     assert found["vLLM 0.23.0"] == "refused by SV01"
     assert "transformers 5.23" not in found, "the table names it already"
-    assert unread(report) == ("ATOM of 2026",)
+    assert unread(report) == (("vLLM 0.33.0, ATOM of 2026", "x"),), "versions with one reason stand together"
     assert unread({"engines": None}) == unread(None) == ()
