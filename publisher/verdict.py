@@ -1,9 +1,10 @@
 """The verdict per engine: what each version makes of a checkpoint, and which findings or which fact say so.
 
 `refuses` when a finding says that the engine stops at load, or a table that it does not read the layout, the format or
-the algorithm; `loads wrong` when an error says it computes something else; `unknown` when nobody read that version for
-this layout, or when rules that decide were not run; `loads` otherwise. A waiver changes what is published and nothing
-about the engine. Sizes and commands (TP) say how to serve, not whether; only TP10, a list read otherwise, counts.
+the algorithm; `loads wrong` when an error or a table says it computes something else; `unknown` when nobody read that
+version for this layout, or when rules that decide were not run; `loads` otherwise. A waiver changes what is published
+and nothing about the engine. Sizes and commands (TP) say how to serve, not whether; only TP10, a list read otherwise,
+counts.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ def _verdict(
         return _made(engine, version, "refuses", refusing, reason if fact == "refuses" else "")
     if fact == "unknown":
         return _made(engine, version, "unknown", wrong, reason)
-    if wrong:
-        return _made(engine, version, "loads wrong", wrong)
+    if wrong or fact == "loads wrong":
+        return _made(engine, version, "loads wrong", wrong, reason if fact == "loads wrong" else "")
     open_questions = [entry for entry in report.not_run if engine in deciding.get(entry.code, ()) and _open(entry)]
     if open_questions:
         return _made(engine, version, "unknown", (), _unread(open_questions))
@@ -106,17 +107,17 @@ def _few(codes: Sequence[str]) -> str:
 
 
 def _fact(engine: str, version: str, checkpoint: Checkpoint) -> tuple[str, str]:
-    """What the tables say before any rule has looked: loads, refuses or unknown, and why."""
+    """What the tables say before any rule has looked: loads, loads wrong, refuses or unknown, and why."""
     quant = checkpoint.quant
     if quant is None:
         return "unknown", "the checkpoint declares no quantization"
     for row in jsonio.data(SUPPORT)["models"].get(str(checkpoint.config.get("model_type")), ()):
-        if _meant(row, engine, version, quant):
+        if _meant(row, engine, version, quant) and (not row.get("experts") or _has_experts(checkpoint)):
             return row["verdict"], row.get("reason", "")
     if quant.dialect == "modelopt" and engine in jsonio.data(ALGORITHMS)["versions"]:
         return _algorithm(engine, version, quant)
     for row in jsonio.data(SUPPORT)["layouts"]:
-        if _meant(row, engine, version, quant):
+        if _meant(row, engine, version, quant) and (not row.get("experts") or _has_experts(checkpoint)):
             return row["verdict"], row.get("reason", "")
     said = " ".join(part for part in (quant.dialect[:40], quant.format) if part)
     return "unknown", f"nobody read how it loads {said}"
@@ -130,6 +131,11 @@ def _meant(row: Mapping[str, Any], engine: str, version: str, quant: QuantConfig
         and quant.format in row.get("formats", [quant.format])
         and quant.activations in row.get("activations", [quant.activations])
     )
+
+
+def _has_experts(checkpoint: Checkpoint) -> bool:
+    """Whether experts are stored one by one in FP4."""
+    return any(".experts." in name and module.quantized for name, module in checkpoint.modules.items())
 
 
 def _algorithm(engine: str, version: str, quant: QuantConfig) -> tuple[str, str]:

@@ -66,6 +66,8 @@ TABLE: list[tuple[str, str, Edit | None, str, str, str]] = [
     (ATOM, "llama-mxfp4", add(DOWN_0), "full", "refuses", "TP10"),
     (ATOM, "llama-nvfp4", None, "full", "unknown", ""),
     (TF, "llama-ct-nvfp4", None, "full", "loads", ""),
+    (TF, "mixture-ct-nvfp4", None, "full", "loads wrong", ""),
+    (TF, "kimi-ct-mxfp4", None, "full", "loads", ""),
     (TF, "llama-ct-nvfp4", dead_scale, "full", "loads wrong", "SV01"),
     (TF, "llama-nvfp4", None, "full", "refuses", ""),
     (TF, "llama-mxfp4", None, "full", "unknown", ""),
