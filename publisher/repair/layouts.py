@@ -29,8 +29,8 @@ from publisher.checkpoint.writer import StagedWriter, already_done, clear
 from publisher.errors import CheckpointError
 from publisher.formats.spec import LAYOUTS, Layout
 from publisher.plan.declaration import exclude_list, hf_quant_config, implied_head, quantization_config
-from publisher.plan.model import Recipe
 from publisher.plan.matrix import matrices_of
+from publisher.plan.model import Recipe
 from publisher.plan.proof import disagreements
 
 FORMAT = "nvfp4"
