@@ -213,6 +213,7 @@ class _Push(Work):
                 if self.shown or self.closed is None or self.closed.private or number == ROUNDS:
                     self.fail()
                     raise
+                self.told = False  # what it changes is another thing now
                 self.tell("warning", f"{error.message} Round {number + 1} of {ROUNDS} begins from there.")
             except PublisherError:
                 self.fail()

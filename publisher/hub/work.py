@@ -129,7 +129,8 @@ class Work:
         files = {path: self.publication.folder / path for path in entries}
         self.sent += [path for path in files if path not in self.sent]
         if stale:
-            self.tell("log", f"{len(stale)} stale file(s) are removed.", files=stale)
+            more = f" and {len(stale) - 5:,} more" if len(stale) > 5 else ""
+            self.tell("log", f"{len(stale):,} stale file(s) are removed: {', '.join(stale[:5])}{more}.", files=stale)
             self.removed += [path for path in stale if path not in self.removed]
         try:
             with self.meter.watching(files):

@@ -228,15 +228,23 @@ def test_main_that_moved_is_told_and_a_new_pull_request_starts_from_there(
     published: HubPlace, new: Publication
 ) -> None:
     warnings: list[str] = []
+    changed: list[list[str]] = []
+    removed: list[Any] = []
     act = on("merge", lambda: somebody(published))
 
     def hear(kind: str, payload: Any) -> None:
         act(kind, payload)
         if kind == "warning":
             warnings.append(payload["message"])
+        changed.append(payload.get("changes", []))
+        removed.append(payload.get("files"))
 
     record = run(published.target(), new, emit=hear)
     assert record.verified
+    first, second = filter(None, changed)
+    assert "removed notes.md (4 B)" not in first
+    assert "removed notes.md (4 B)" in second, "the second round tells what it takes away"
+    assert ["notes.md"] in removed
     assert published.files() == expected(new), "what somebody added is not in the manifest"
     assert [pull.status for pull in published.hub.repos[REPO].pulls] == ["closed", "merged"]
     assert any("bob committed 'my own commit'" in text for text in warnings)
