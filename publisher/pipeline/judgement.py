@@ -69,6 +69,6 @@ def require_publishable(report: Report, path: Path) -> None:
         codes = ", ".join(sorted({finding.code for finding in report.errors}))
         first = report.errors[0]
         raise FindingsError(
-            f"The checkpoint is not publishable: {len(report.errors)} errors ({codes}); the first: {first.message}",
+            f"The checkpoint is not publishable: {len(report.errors)} error(s) ({codes}); the first: {first.message}",
             hint=f"See {path}; waive one with --ignore CODE=reason only when you know why.",
         )
