@@ -20,6 +20,7 @@ from publisher.errors import PublisherError
 from publisher.matching import DIALECTS
 from publisher.plan.declaration import exclude_list
 from publisher.repair.change import Draft, differing, listing
+from publisher.subjects.modules import stack_of
 
 PLAIN = frozenset({"BF16", "F16", "F32"})
 LIST_KEYS = {"modelopt": ("ignore", "exclude_modules"), "quark": ("exclude",), "compressed-tensors": ("ignore",)}
@@ -192,7 +193,7 @@ def ignore(checkpoint: Checkpoint, _source: Checkpoint | None, draft: Draft) -> 
     keys = LIST_KEYS.get(declared.dialect)
     if keys is None or declared.format not in ("nvfp4", "mxfp4"):
         return
-    packed = sorted(name for name, module in checkpoint.modules.items() if module.quantized)
+    packed = sorted(name for name, module in checkpoint.modules.items() if module.quantized or stack_of(module))
     plain = sorted(name for name, module in checkpoint.modules.items() if _linear(module))
     try:
         excluded = DIALECTS[declared.dialect](declared.ignore, [*plain, *packed])
@@ -205,7 +206,7 @@ def ignore(checkpoint: Checkpoint, _source: Checkpoint | None, draft: Draft) -> 
             "ignore", CONFIG, f"The list excludes {len(wrong):,} packed layers ({listing(wrong)}); correct it by hand."
         )
     missing = [name for name in plain if name not in excluded]
-    if not missing:
+    if all(checkpoint.modules[name].role == "router" for name in missing):  # which no engine builds quantized
         return
     layout = "modelopt" if declared.dialect == "modelopt" else "quark"
     added = [entry for entry in exclude_list(layout, packed, missing) if entry not in declared.ignore]
