@@ -51,5 +51,5 @@ def fingerprint(files: Any, names: Iterable[str] | None = None) -> str:
 
 def outcome(report: Report, *, left_out: bool = True) -> str:
     """A report in one line, with the rules that did not run unless they were left out on purpose."""
-    told = f"{len(report.rules_run)} rules run, {len(report.errors)} errors, {len(report.warnings)} warnings"
+    told = f"{len(report.rules_run)} rules run, {len(report.errors)} error(s), {len(report.warnings)} warning(s)"
     return f"{told}, {len(report.not_run)} not run" if left_out else told
