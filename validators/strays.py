@@ -10,7 +10,7 @@ from typing import Any
 
 from publisher import jsonio, secrets
 from publisher.checkpoint.header import LFS_POINTER
-from publisher.findings import ERROR, WARNING, Found
+from publisher.findings import ERROR, INFO, WARNING, Found
 from publisher.rules import ENGINES, rule
 from publisher.subjects import SideFiles
 
@@ -62,6 +62,10 @@ def leaked_secret(side: SideFiles) -> Iterator[Found]:
         if not name.endswith(".safetensors"):
             for leak in secrets.find(side.pieces(name), known):
                 yield _leak(name, leak, leak.place)
+            size, searched = side.checkpoint.files.sizes.get(name, 0), side.searched(name)
+            if searched < size:
+                message = f"{name} has {size:,} bytes, of which {searched:,} were searched for secrets; look yourself."
+                yield Found(message, file=name, severity=WARNING if searched else INFO)
     for path in side.checkpoint.files.sizes:
         for leak in secrets.find([path.encode("utf-8", "replace")], known):
             yield _leak(None, leak, "the name of a file")

@@ -16,6 +16,7 @@ from publisher.subjects.evidence import CARD, PICTURES, Meter
 from publisher.subjects.publication import MANIFEST
 
 MAX_SIDE = 4 << 20  # bytes of a side file that is read whole; tokenizers are larger and are looked at in part
+MOST = 256 << 20  # bytes of a file that are searched for secrets; no text of a checkpoint is that long
 PIECE = 1 << 20  # bytes of a longer file that are read at once
 KEPT = 256 << 10  # bytes of a file that is kept for the next rule
 HEAD = 1024
@@ -59,13 +60,13 @@ class _Reader:
         return data
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        """A file's bytes in order; none where it cannot be read."""
+        """A file's bytes in order, at most `MOST`; none where it cannot be read."""
         size = 0 if name in self.hidden else self.files.sizes.get(name, 0)
         if size <= MAX_SIDE:
             yield self.whole(name) or b""
             return
         try:
-            for begin in range(0, size, PIECE):
+            for begin in range(0, min(size, MOST), PIECE):
                 yield self.meter.read(self.files, name, begin, min(begin + PIECE, size))
         except PublisherError as error:
             self.flaws[name] = error.message
@@ -130,9 +131,14 @@ class SideFiles:
         return None if data is None else data.decode("utf-8", "replace")
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        """A file's bytes in order, whatever its length; of one that is not on this machine at most `MAX_SIDE`."""
-        far = self.checkpoint.files.local(name) is None and self.checkpoint.files.sizes.get(name, 0) > MAX_SIDE
-        return iter(()) if far else self.mine.pieces(name)
+        """A file's bytes in order, as many as `searched` says."""
+        return self.mine.pieces(name) if self.searched(name) else iter(())
+
+    def searched(self, name: str) -> int:
+        """How many bytes of a file are looked at: `MOST`, or none of a long one that is not on this machine."""
+        size = self.checkpoint.files.sizes.get(name, 0)
+        far = self.checkpoint.files.local(name) is None and size > MAX_SIDE
+        return 0 if far else min(size, MOST)
 
     def head(self, name: str) -> bytes:
         """A file's first bytes."""

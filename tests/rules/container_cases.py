@@ -102,8 +102,8 @@ CASES = [
     Case("CN13", "cut", shard(lambda raw: raw[:-1]), "CN04 CN13", place=FIRST),
 ]
 CASES += [
-    Case("CN14", "refused", later(sparse("notes.dat", 500 * 10**9)), "CN14", place="notes.dat"),
-    Case("CN14", "large", later(sparse("notes.dat", 201 * 10**9)), "CN14w", place="notes.dat"),
+    Case("CN14", "refused", later(sparse("notes.dat", 500 * 10**9)), "CN14 SD09w", place="notes.dat"),
+    Case("CN14", "large", later(sparse("notes.dat", 201 * 10**9)), "CN14w SD09w", place="notes.dat"),
     Case("CN15", "torch", file("pytorch_model.bin", b"PK"), "CN15w", place="pytorch_model.bin"),
     Case("CN15", "trainer", file("optimizer.pt", b"PK"), "CN15w", place="optimizer.pt", base="kimi-mxfp4"),
     Case("CN16", "vocabulary", config(vocab_size=48), "CF25 CN16w"),
