@@ -23,7 +23,6 @@ ORDERS = "card/orders.json"
 MAX_FILE = 256 << 10
 TURNS = 8  # escaping a tag can uncover a fence, whose content is then code again
 _CODE = ("fence", "code_block")
-_HEADING = re.compile(r"^( {0,3})(#{1,6})(?=[ \t]|$)")
 _AUTOLINK = re.compile(r"<(https?://[^\s<>\"']+|[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,})>")
 _SPAN = re.compile(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)")
 _TEMPLATE = re.compile(r"(?<!\\)(\{[{%#]|[}%]\})")
@@ -147,7 +146,7 @@ def _demoted(lines: list[str], level: int) -> list[str]:
         sign = "#" * min(int(token.tag[1:]) + level, 6)
         if token.markup.startswith("#"):
             if begin not in code:
-                found[begin] = _HEADING.sub(rf"\1{sign}", found[begin])
+                found[begin] = re.sub(rf"(?<!#){token.markup}(?=[ \t]|$)", sign, found[begin], count=1)
         else:
             found[begin] = f"{sign} {found[begin].strip()}"
             found[end - 1] = ""

@@ -8,6 +8,7 @@ is taken, and going on from a source whose files are no longer those the work be
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import shutil
@@ -79,6 +80,8 @@ def commit(folder: Path, output: Path, plan_digest: str, record: Mapping[str, An
             sync(path)
         sync(folder)
         output.parent.mkdir(parents=True, exist_ok=True)
+        for left in output.parent.glob(f".{glob.escape(record_path(output).name)}.*.partial"):  # by a killed run
+            left.unlink(missing_ok=True)
         jsonio.write_atomic(record_path(output), jsonio.dump_json({**record, "plan_digest": plan_digest}))
         os.rename(folder, output)
         sync(output.parent)

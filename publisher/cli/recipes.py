@@ -19,7 +19,8 @@ COLUMNS = ("name", "format", "layout", "what", "follows")
 def command() -> None:
     """List the ready recipes, show one, or write one out with your source in it.
 
-    Each follows a published checkpoint and says what its card says, what is ours and what is not known.
+    Each follows a published checkpoint and says what its card says, what is ours and what is not known. Each
+    subcommand takes --format.
     """
 
 

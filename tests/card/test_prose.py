@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -61,6 +61,8 @@ def test_what_follows_is_never_swallowed(text: str) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(alphabet=" \n`~#<>!-[](){}%*_=+1.a/:\\|&;\"'", max_size=60))
+@example(">#")
+@example("- # a")
 def test_no_text_reaches_beyond_its_section(text: str) -> None:
     page = MarkdownIt("commonmark", {"html": True}).render(f"{tame(text, 2)}\n\n## Next\n\nend\n")
     assert page.rstrip().endswith("<h2>Next</h2>\n<p>end</p>")

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from publisher.checkpoint import writer as module
 from publisher.checkpoint.layout import TensorSpec, plan_shards
-from publisher.checkpoint.writer import StagedWriter, already_done, record_path
+from publisher.checkpoint.writer import StagedWriter, already_done, commit, record_path
 from publisher.errors import CheckpointError, EngineError
 
 TENSORS = {f"layer.{n}.weight": np.arange(n, n + 64, dtype=np.float32).reshape(8, 8) for n in range(6)}
@@ -267,3 +267,12 @@ def test_shards_of_an_earlier_source_are_refused_by_the_changed_file_s_name(tmp_
         assert writer.done("layer.0.weight")
     with opened(3, "another") as writer:  # starts over anyhow
         assert not writer.finished
+
+
+def test_what_a_kill_left_of_the_record_is_gone_when_it_is_written(tmp_path: Path) -> None:
+    staged = tmp_path / "staged"
+    staged.mkdir()
+    left = tmp_path / ".out.quantize.json.x1y2z3.partial"
+    left.write_text("{")
+    commit(staged, tmp_path / "out", "plan", {"engine": "native"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.quantize.json"]

@@ -201,6 +201,7 @@ def write(found: Comparison, export: Checkpoint, source: SourceTensors, writer: 
         else:
             writer.write(name, source.pieces(ref))
         progress.add(ref.size, step="write", tensor=name)
+    writer.wait()  # notes are there once their shard is finished
     return writer.notes
 
 
