@@ -204,12 +204,14 @@ def test_from_the_form_to_a_verified_repository(browser: Browser, tmp_path: Path
         fill(page, "published-place", "folder:published/me/Tiny-MXFP4")
         page.locator("#verify").click()
         expect(page.locator("#published-result")).to_contain_text("Equals its manifest", timeout=60_000)
-        (tmp_path / "published/me/Tiny-MXFP4/tree/LICENSE").write_text("Anything goes.")
+        stored = tmp_path / "published/me/Tiny-MXFP4/tree/LICENSE"
+        stored.write_text("Anything goes.")
         page.locator("#verify").click()
         expect(page.locator("#published-result .notice.error").first).to_be_visible(timeout=60_000)
         expect(page.locator("#published-result table")).to_contain_text("LICENSE")
         page.locator("#lint").click()
         expect(page.locator("#published-result")).to_contain_text("Publishable", timeout=60_000)
+        stored.write_bytes(tiny.LICENCE)
         assert document["root_digest"] in page.locator("#record").inner_text()
         assert (tmp_path / "published/me/Tiny-MXFP4/tree/LICENSE").read_bytes() == tiny.LICENCE
 
