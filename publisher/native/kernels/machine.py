@@ -9,11 +9,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
+
+_SETTING = threading.Lock()  # numba's setting of the folder is the whole process's
 
 
 @functools.cache
@@ -39,10 +42,11 @@ def machine_code(function: Callable[..., Any]) -> Callable[..., Any]:
     Additions keep their order and nothing is contracted, so every processor computes the same.
     """
     folder = cache_folder()
-    kept = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(folder or "")
-    try:
-        made: Callable[..., Any] = numba.njit(nogil=True, error_model="numpy", cache=folder is not None)(function)
-    finally:
-        numba.config.CACHE_DIR = kept
+    with _SETTING:
+        kept = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = str(folder or "")
+        try:
+            made: Callable[..., Any] = numba.njit(nogil=True, error_model="numpy", cache=folder is not None)(function)
+        finally:
+            numba.config.CACHE_DIR = kept
     return made
