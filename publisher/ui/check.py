@@ -59,14 +59,14 @@ def build(*, space: bool) -> None:
         path: str | None, source: str | None, severity: str, search: str | None, token: gr.OAuthToken | None = None
     ) -> Iterator[tuple[Any, ...]]:
         arguments = check_arguments(path, source, space=space)
-        for step in _ask(arguments, f"Checking {path}", token, space=space):
+        for step in answers(arguments, f"Checking {path}", token, space=space):
             document = step.document if isinstance(step, Answer) else None
             html = reports.report_html([document], severity=severity, search=search) if document else step
             yield html, document, gr.Column(visible=False)
 
     def run_card(path: str | None, source: str | None, token: gr.OAuthToken | None = None) -> Iterator[tuple[Any, ...]]:
         arguments = card_arguments(path, source, space=space)
-        for step in _ask(arguments, f"Reading {path}", token, space=space):
+        for step in answers(arguments, f"Reading {path}", token, space=space):
             if isinstance(step, Answer) and step.document:
                 head, body = split_card(str(step.document.get("card", "")))
                 yield "", None, gr.Column(visible=True), head, calm(body)
@@ -115,7 +115,7 @@ def _arguments(verb: str, path: str | None, source: str | None, *, space: bool) 
     return [verb, "--format", "json", *level, *([f"--source={source}"] if source else []), "--", path]
 
 
-def _ask(arguments: list[str] | PublisherError, what: str, token: Any, *, space: bool) -> Iterator[str | Answer]:
+def answers(arguments: list[str] | PublisherError, what: str, token: Any, *, space: bool) -> Iterator[str | Answer]:
     """What to show while a verb runs, then its answer where it has a document, else a box with what is wrong."""
     if isinstance(arguments, PublisherError):
         yield markup.notice("error", arguments.message, hint=arguments.hint)

@@ -13,16 +13,14 @@ import gradio as gr
 
 from publisher.errors import PublisherError
 from publisher.ui import markup, place, reports
-from publisher.ui.commands import Answer, ask
+from publisher.ui.check import LOGIN, answers
+from publisher.ui.commands import Answer
 from publisher.ui.markup import Html
-from publisher.ui.new import busy
 from publisher.ui.runs import HIDDEN
 from publisher.units import format_bytes
 
-SPACE_LIMIT = 300.0  # seconds
 SHOWN = 200
 EMPTY = "Name a published repository: its files are compared with its manifest, its licence, gate and card looked at."
-LOGIN = "Sign in above with an account that may read it, after accepting its terms on its page."
 STATES = ("pending", "accepted", "rejected", "all")
 DECISIONS = {"accept": "Accept", "reject": "Reject", "grant": "Grant"}
 
@@ -147,16 +145,11 @@ def _place(path: str | None, space: bool) -> PublisherError | None:
 def _shown(
     arguments: list[str] | PublisherError, what: str, show: Any, token: gr.OAuthToken | None, space: bool
 ) -> Iterator[str]:
-    if isinstance(arguments, PublisherError):
-        yield markup.notice("error", arguments.message, hint=arguments.hint)
-        return
-    login = token.token if token is not None and space else None
-    environment = place.command_environment(login, space=space)
-    for step in ask(arguments, environment, limit=SPACE_LIMIT if space else None):
+    for step in answers(arguments, what, token, space=space):
         if not isinstance(step, Answer):
-            yield busy(what, step.seconds)
+            yield step
             continue
-        boxes = [show(step.document)] if step.document is not None else []
+        boxes = [show(step.document)]
         if step.error is not None:
             hint = LOGIN if space and step.exit_code == 3 else step.error.hint
             boxes.append(markup.notice("error", step.error.message, hint=hint))

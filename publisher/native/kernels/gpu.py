@@ -27,10 +27,9 @@ from torch import Tensor
 
 from publisher.formats import sweep
 from publisher.native.kernels import portable, thresholds
-from publisher.native.kernels.portable import MXFP4_BLOCK, NVFP4_BLOCK, ErrorMeter
+from publisher.native.kernels.portable import KINDS, MXFP4_BLOCK, NVFP4_BLOCK, ErrorMeter
 
 TILE = 128  # blocks a program works on
-KINDS: dict[torch.dtype, thresholds.Kind] = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 _NUMBER = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 
 

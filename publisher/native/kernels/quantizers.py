@@ -23,7 +23,7 @@ from torch import Tensor
 from publisher import formats
 from publisher.formats import e8m0, nvfp4, sweep
 from publisher.native.kernels import fouroversix, portable, thresholds
-from publisher.native.kernels.portable import BITS, MXFP4_BLOCK, NVFP4_BLOCK, ErrorMeter
+from publisher.native.kernels.portable import BITS, KINDS, MXFP4_BLOCK, NVFP4_BLOCK, ErrorMeter
 from publisher.native.threads import at_once, row_chunks
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 COMPILED_FROM = 1 << 20
 """Elements of the smallest weight that the compiled kernels get."""
 _CHUNK = 1 << 19  # elements: a megabyte of BF16
-_KINDS: dict[torch.dtype, thresholds.Kind] = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 _NUMPY = {"BF16": np.uint16, "F16": np.int16, "F32": np.float32}
 
 
@@ -128,7 +127,7 @@ def quantize_nvfp4(
     kernels, gpu = _kernels(weight), _on_gpu(weight)
     if kernels is None and gpu is None:
         return portable.quantize_nvfp4(weight, amax, scale_2, meter, producer)
-    scales, steps = thresholds.nvfp4_rules(float(scale_2), _KINDS[weight.dtype], producer)
+    scales, steps = thresholds.nvfp4_rules(float(scale_2), KINDS[weight.dtype], producer)
     if gpu is not None:
         payload, codes = gpu.quantize(weight, amax, NVFP4_BLOCK, scales, steps, meter)
         return payload, codes.view(torch.float8_e4m3fn)
@@ -163,14 +162,14 @@ def quantize_nvfp4_mse(
         gpu = _on_gpu(weight)
         if gpu is not None and weight.dtype != torch.float32:
             codes = gpu.best_codes(weight, float(largest))
-            steps = thresholds.nvfp4_rules(float(scale_2), _KINDS[weight.dtype], producer)[1]
+            steps = thresholds.nvfp4_rules(float(scale_2), KINDS[weight.dtype], producer)[1]
             return gpu.encode(weight, codes, steps, NVFP4_BLOCK, meter), codes.view(torch.float8_e4m3fn)
         scales = portable.best_scales(weight, float(largest))
         return portable.encode_nvfp4(weight, scales, scale_2, meter, producer), scales
     from publisher.native.kernels import search
 
     candidates = search.candidates(float(largest))
-    rules = thresholds.nvfp4_rules(float(scale_2), _KINDS[weight.dtype], producer)
+    rules = thresholds.nvfp4_rules(float(scale_2), KINDS[weight.dtype], producer)
     heights = amax.float().numpy()
 
     def improve(rows: slice, bits: Any, coded: Any) -> None:
@@ -204,7 +203,7 @@ def quantize_nvfp4_four_over_six(
     def improve(rows: slice, bits: Any, coded: Any) -> None:
         fouroversix.choose(bits, peaks[rows], float(largest), coded)
 
-    rules = thresholds.nvfp4_rules(float(scale_2), _KINDS[weight.dtype])
+    rules = thresholds.nvfp4_rules(float(scale_2), KINDS[weight.dtype])
     payload, codes = _quantize(kernels, weight, amax, NVFP4_BLOCK, *rules, meter, improve)
     return payload, codes.view(torch.float8_e4m3fn), scale_2
 
@@ -227,7 +226,7 @@ def quantize_mxfp4(
     kernels, gpu = _kernels(weight), _on_gpu(weight)
     if kernels is None and gpu is None:
         return portable.quantize_mxfp4(weight, amax, mode, meter, producer)
-    scales, steps = thresholds.mxfp4_rules(cast(e8m0.Mode, mode), _KINDS[weight.dtype], producer)
+    scales, steps = thresholds.mxfp4_rules(cast(e8m0.Mode, mode), KINDS[weight.dtype], producer)
     if gpu is not None:
         payload, codes = gpu.quantize(weight, amax, MXFP4_BLOCK, scales, steps, meter)
         return payload, codes
@@ -271,4 +270,4 @@ def _over(weight: Tensor, work: Callable[[slice], Any]) -> list[Any]:
 def _bits(weight: Tensor) -> Any:
     """A weight's own memory as the array type that stands for its kind."""
     flat = weight.detach().contiguous().view(torch.uint8).numpy()
-    return flat.view(_NUMPY[_KINDS[weight.dtype]])
+    return flat.view(_NUMPY[KINDS[weight.dtype]])
