@@ -66,6 +66,7 @@ def test_a_dry_run_tells_everything_and_changes_nothing(place: Place, tiny: Publ
             ],
             "config": [{"key": "new", "before": "(absent)", "after": "1"}],
             "card": False,
+            "card_lines": [],
             "settings": ["public, gate manual", "public, gate manual"],
         },
     }
