@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import kimi
-from benchmarks.measure import Child, Result, Timing, drop_caches, faster, longer, run_child, spread
+from benchmarks.measure import Child, Result, Timing, drop_caches, faster, longer, run_child, say, spread
 
 # sizes, shards, rounds, states of the caches
 SIZES = {
@@ -103,6 +103,8 @@ def _compare(result: Result, folder: Path, source: Path, form: str, caches: str,
         _caches(output, caches)
         copies.append(_copy([source, output], folder / "copy"))
         shutil.rmtree(output)
+        say(f"{form} {caches}: whole process", whole[-1])
+        say(f"{form} {caches}: cp", copies[-1])
     moved = _bytes(source) + written
     title = f"{form} {caches}"
     timings = [
@@ -133,6 +135,7 @@ def _workers(result: Result, folder: Path, sizes: kimi.Sizes, rounds: int) -> No
             change = {"mode": "mse", "workers": workers, "shard_size": max(written // 24, 1)}
             child, _, output = _quantize(folder, source, "nvfp4", environment, change)
             values.append(child.seconds)
+            say(f"{workers} worker(s)", values[-1])
             shutil.rmtree(output)
     one, two = (
         Timing(
@@ -154,6 +157,7 @@ def _quark(result: Result, folder: Path, source: Path) -> None:
     out = folder / "quark"
     _caches(source, "warm")
     theirs = run_child([python, "-c", _QUARK, source.resolve(), out.resolve()])
+    say("Quark file to file", theirs.seconds)
     _caches(source, "warm")
     ours, _, output = _quantize(folder, source, "mxfp4")
     shutil.rmtree(output)

@@ -71,6 +71,11 @@ class Result:
         return {"rows": self.rows, "ratios": self.ratios, "notes": self.notes, "not_run": self.not_run}
 
 
+def say(what: str, seconds: float) -> None:
+    """Tell a person who waits, on standard error, what one round of a long measurement took."""
+    print(f"   {what} took {seconds:.1f} s", file=sys.stderr, flush=True)
+
+
 def in_turn(contenders: Mapping[str, Callable[[], Any]], rounds: int, size: int = 0) -> dict[str, Timing]:
     """Time every contender once per round, after one call that is not counted.
 

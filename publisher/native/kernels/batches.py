@@ -1,18 +1,20 @@
 """The winner of the scale candidates for sixteen NVFP4 blocks at a time, one block per lane, where bounds settle it.
 
-Weights and candidates are turned so that a lane holds one block: nine neighbouring candidates are weighed in turn, no
+Weights and candidates are turned so that a lane holds one block: ten neighbouring candidates are weighed in turn, no
 lane waits for another, and nothing is added across lanes. What the bounds of `search` do not settle is reported, and
-left to it.
+left to it. Elements are looked up where the processor can (`quarters`), and rounded by its adder elsewhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
 from llvmlite import ir
 from numba.core import cgutils
 
+from publisher.native.kernels.quarters import can_look_up, element_in_quarters
 from publisher.native.kernels.vectors import LANES, Emitter, all_lanes, as_float, magnitudes_at, vector, vector_code
 from publisher.native.kernels.windows import to_element
 
@@ -46,12 +48,13 @@ def settle(
         first = _first(emit, begin)
         columns = _turned(builder, [_magnitudes(emit, weights.dtype, begin, row) for row in range(BATCH)])
         table = _turned(builder, [_steps(emit, first, row) for row in range(BATCH)])
-        best, second, step, place = _weighed(builder, columns, table[1 : CANDIDATES + 1])
+        loss = _loss_in_quarters if can_look_up(context) else _loss
+        best, second, step, place = _weighed(builder, columns, table[1 : CANDIDATES + 1], loss)
         margin = builder.fmul(peak, emit.splat(emit.arguments["margin"]))
         root = builder.fadd(_sqrt(builder, best), margin)
         limit = builder.fmul(root, root)
         settled = _settled(emit, peak, columns, table, second, limit)
-        doubled = _loss(builder, columns, builder.fadd(step, step))
+        doubled = loss(builder, columns, builder.fadd(step, step))
         settled = builder.and_(settled, builder.fcmp_unordered(">", doubled, limit))
         _store(emit, begin, settled, builder.add(first, place))
         return builder.xor(builder.zext(builder.bitcast(settled, _I16), _I64), _I64((1 << BATCH) - 1))
@@ -93,12 +96,14 @@ def _turned(builder: Any, rows: list[Any]) -> list[Any]:
     return rows
 
 
-def _weighed(builder: Any, columns: list[Any], steps: list[Any]) -> tuple[Any, Any, Any, Any]:
+def _weighed(
+    builder: Any, columns: list[Any], steps: list[Any], loss_of: Callable[..., Any]
+) -> tuple[Any, Any, Any, Any]:
     """The smallest loss, the second smallest, the smallest's step and its place."""
     infinite = all_lanes(_F32, float("inf"))
     best, second, chosen, place = infinite, infinite, infinite, all_lanes(_I32, 0)
     for number, step in enumerate(steps):
-        loss = _loss(builder, columns, step, clipped=number < _BEFORE)
+        loss = loss_of(builder, columns, step, clipped=number < _BEFORE)
         less = builder.fcmp_ordered("<", loss, best)
         other = builder.select(less, best, loss)
         second = builder.select(builder.fcmp_ordered("<", other, second), other, second)
@@ -124,6 +129,18 @@ def _loss(builder: Any, columns: list[Any], step: Any, *, clipped: bool = False)
         error = builder.fsub(to_element(builder, scaled, clipped=clipped), scaled)
         totals[number % 2] = _multiply_add(builder, error, totals[number % 2])
     return builder.fmul(builder.fadd(*totals), builder.fmul(step, step))
+
+
+def _loss_in_quarters(builder: Any, columns: list[Any], step: Any, *, clipped: bool = False) -> Any:
+    """The same, counted in quarters of the step."""
+    quarter = builder.fmul(step, all_lanes(_F32, 0.25))
+    reciprocal = builder.fdiv(all_lanes(_F32, 1.0), quarter)
+    totals = [all_lanes(_F32, 0.0)] * 2
+    for number, weight in enumerate(columns):
+        scaled = builder.fmul(weight, reciprocal)
+        error = builder.fsub(element_in_quarters(builder, scaled, clipped=clipped), scaled)
+        totals[number % 2] = _multiply_add(builder, error, totals[number % 2])
+    return builder.fmul(builder.fadd(*totals), builder.fmul(quarter, quarter))
 
 
 def _settled(emit: Emitter, peak: Any, columns: list[Any], table: list[Any], second: Any, limit: Any) -> Any:
