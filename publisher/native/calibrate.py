@@ -293,7 +293,7 @@ class _Names:
     """
 
     def __init__(self, model: Any, tensors: SourceTensors, observer: Observer) -> None:
-        from publisher.native import naming
+        from publisher.native import apart, naming
 
         made = naming.origins(model, tensors.refs)
         unknown: list[str] = []
@@ -319,7 +319,8 @@ class _Names:
                 hint="Statistics go by the checkpoint's names; use the engine modelopt, or another transformers.",
             )
         matrices = {name.removesuffix(".weight") for name, ref in tensors.refs.items() if len(ref.shape) == 2}
-        self.unobserved = sorted(name for name in matrices - self._places.keys() if role_of(name) != "embedding")
+        left = matrices - self._places.keys()
+        self.unobserved = sorted(n for n in left if role_of(n) != "embedding" and not n.endswith(apart.BIAS))
 
     def modules(self, amax: Sequence[float], tokens: Sequence[int]) -> dict[str, Observed]:
         """What was observed, by the checkpoint's names; of a tensor that was split, what its parts have in common."""

@@ -3,8 +3,8 @@
 transformers renames on loading, gathers the matrices of experts in one tensor, and joins or splits others. The names
 of a checkpoint are put through the loader's own conversions here, forwards, so that what is measured in memory can be
 said under the checkpoint's names; no rule of ours guesses at them. An expert is known by the number in its tensor's
-name. Where the checkpoint itself keeps experts in one tensor, they get the names they have when they are stored alone
-(`experts.3.up_proj`).
+name. Where the checkpoint itself keeps experts in one tensor, or in MXFP4 blocks beside their scales, they get the
+names they have when they are stored alone (`experts.3.up_proj`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from publisher import jsonio
+from publisher.checkpoint.experts import BLOCKS, SCALES
 
 _NUMBERED = re.compile(r"\.(\d{1,6})\.")
 PLAIN_PARTS = ("gate_proj", "up_proj", "down_proj")
@@ -72,7 +73,7 @@ def expert_modules(attribute: str, experts: int, tensors: Iterable[str]) -> Mapp
     Returns:
         None where the names do not tell.
     """
-    tensors = list(tensors)
+    tensors = _stacks(tensors)
     if len(tensors) == 1 and _last(tensors[0]) == attribute:
         parent = tensors[0].removesuffix(".weight").rpartition(".")[0]
         parts = [part for part, known in _parts().items() if part in PLAIN_PARTS and known["tensor"] == attribute]
@@ -88,6 +89,14 @@ def expert_modules(attribute: str, experts: int, tensors: Iterable[str]) -> Mapp
     if found.keys() != set(range(experts)):
         return None
     return {number: tuple(sorted(found[number])) for number in range(experts)}
+
+
+def _stacks(tensors: Iterable[str]) -> list[str]:
+    """Blocks under the name of what they stand for; their scales have no name of their own."""
+    names = list(tensors)
+    blocks = {name.removesuffix(BLOCKS) for name in names if name.endswith(BLOCKS)}
+    scales = {f"{name}{SCALES}" for name in blocks}
+    return [name.removesuffix(BLOCKS) for name in names if name not in scales]
 
 
 def _last(name: str) -> str:

@@ -10,6 +10,7 @@ parameter without a value.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def load(folder: Path, tensors: SourceTensors, *, device: str, trust: bool = Fal
                 local_files_only=True,
                 trust_remote_code=trust,
                 output_loading_info=True,
+                **_unpacked(config),
                 **place,
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
@@ -113,6 +115,13 @@ def _undeclare(config: Any) -> None:
         for key in DECLARATIONS:
             if holder is not None and hasattr(holder, key):
                 delattr(holder, key)
+
+
+def _unpacked(config: Any) -> dict[str, Any]:
+    """Experts in MXFP4 blocks as matrices: a GPU's kernels for them would not show what is multiplied."""
+    declared = getattr(config, "quantization_config", None)
+    packed = isinstance(declared, Mapping) and declared.get("quant_method") == "mxfp4"
+    return {"quantization_config": transformers.Mxfp4Config(dequantize=True)} if packed else {}
 
 
 def _device_map(device: str) -> Any:

@@ -53,6 +53,19 @@ def test_a_stack_of_the_checkpoint_gets_the_names_of_experts_stored_alone() -> N
     assert naming.expert_modules("down_proj", 1, ["a.experts.down_proj.weight"]) == {0: ("a.experts.0.down_proj",)}
 
 
+def test_blocks_and_scales_are_one_stack() -> None:
+    """gpt-oss as it is published: two tensors of one stack, of which only the blocks give a name."""
+    stored = ["a.experts.gate_up_proj_blocks", "a.experts.gate_up_proj_scales"]
+    assert naming.expert_modules("gate_up_proj", 2, stored) == {
+        0: ("a.experts.0.gate_proj", "a.experts.0.up_proj"),
+        1: ("a.experts.1.gate_proj", "a.experts.1.up_proj"),
+    }
+    assert naming.expert_modules("down_proj", 1, ["a.down_proj_blocks", "a.down_proj_scales"]) == {
+        0: ("a.0.down_proj",)
+    }
+    assert naming.expert_modules("down_proj", 1, ["a.down_proj_blocks", "b.down_proj_scales"]) is None
+
+
 def test_names_that_do_not_tell_the_expert_are_not_guessed_at() -> None:
     assert naming.expert_modules("down_proj", 2, ["a.first.weight", "a.second.weight"]) is None
     assert naming.expert_modules("down_proj", 3, [f"a.experts.{n}.w2.weight" for n in (0, 2)]) is None
