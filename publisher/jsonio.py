@@ -29,6 +29,7 @@ MAX_DOCUMENT = 256 * 1024 * 1024  # an index of 500,000 tensors is about 60 MB
 MAX_DEPTH = 200
 MEND = "Correct that file, or fetch it again, and run the same command again."
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./+-]*(?: [A-Za-z0-9_./+-]+)*")
+_HALF = re.compile("[\ud800-\udfff]")
 _NOT_PLAIN = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none", "nan", "inf"})
 
 
@@ -102,7 +103,7 @@ def load_json(path: Path) -> Any:
 
 
 def loads_yaml(data: bytes | str, where: str) -> Any:
-    """Parse YAML with the safe loader; duplicate keys, aliases and tags are refused.
+    """Parse YAML with the safe loader; duplicate keys, aliases, tags and half characters are refused.
 
     Raises:
         DocumentError: not YAML of that kind, with the line.
@@ -114,7 +115,7 @@ def loads_yaml(data: bytes | str, where: str) -> Any:
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
         raise DocumentError(f"{where} is not the YAML this program reads: {problem}{place}.", hint=MEND) from None
-    except (RecursionError, ValueError) as error:
+    except (RecursionError, ValueError, OverflowError) as error:
         raise DocumentError(f"{where} cannot be read as YAML: {error}.", hint=MEND) from None
 
 
@@ -189,11 +190,12 @@ def _constant(where: str, literal: str) -> NoReturn:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader without aliases (no billion laughs) and without duplicate keys."""
+    """SafeLoader without aliases (no billion laughs), without tags and without duplicate keys."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases are not read", self.get_mark())
+        event = self.peek_event()
+        if reason := _not_read(event):
+            raise yaml.composer.ComposerError(None, None, reason, event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -206,6 +208,17 @@ class _StrictLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _not_read(event: Any) -> str:
+    """Why the strict loader does not take this node; a tag would run a constructor that its value need not fit."""
+    if isinstance(event, yaml.AliasEvent):
+        return "aliases are not read"
+    if event.tag is not None:
+        return f"the tag {event.tag[:60]!r} is not read"
+    if isinstance(event, yaml.ScalarEvent) and _HALF.search(event.value):
+        return "half a character (a lone surrogate)"
+    return ""
 
 
 # --- out -----------------------------------------------------------------------------------------------------------

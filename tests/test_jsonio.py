@@ -61,7 +61,16 @@ def test_bad_json_is_named(document: bytes, says: str) -> None:
     [
         ("a: 1\na: 2\n", "occurs twice at line 2"),
         ("a: &x [1]\nb: *x\n", "aliases"),
-        ("a: !!python/object/apply:os.system [ls]\n", "could not determine a constructor"),
+        (
+            "a: !!python/object/apply:os.system [ls]\n",
+            "the tag 'tag:yaml.org,2002:python/object/apply:os.system' is not",
+        ),
+        ("a: !!bool perhaps\n", "tag.*is not read at line 1"),
+        ('a: !!int ""\n', "tag.*is not read"),
+        ("a: !!timestamp never\n", "tag.*is not read"),
+        ('a: "\\ud800"\n', "half a character.*line 1"),
+        (f"a: {'1:' * 200}1.5\n", "too large"),
+        ("a: 2026-13-01\n", "month"),
         ("a: [1\n", "line"),
     ],
 )
