@@ -2,7 +2,7 @@
 
 Weights and candidates are turned so that a lane holds one block: ten neighbouring candidates are weighed in turn, no
 lane waits for another, and nothing is added across lanes. What the bounds of `search` do not settle is reported, and
-left to it. Elements are looked up where the processor can (`quarters`), and rounded by its adder elsewhere.
+left to it. Elements are looked up where the processor can (`registers`), and rounded by its adder elsewhere.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numba
 from llvmlite import ir
 from numba.core import cgutils
 
-from publisher.native.kernels.quarters import can_look_up, element_in_quarters
+from publisher.native.kernels.registers import can_look_up, element_in_quarters
 from publisher.native.kernels.vectors import LANES, Emitter, all_lanes, as_float, magnitudes_at, vector, vector_code
 from publisher.native.kernels.windows import to_element
 

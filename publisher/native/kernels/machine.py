@@ -39,7 +39,7 @@ def cache_folder() -> Path | None:
 def machine_code(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function compiled on its first call for the types it is called with; it runs without the interpreter's lock.
 
-    Additions keep their order and nothing is contracted, so every processor computes the same.
+    Additions keep their order and nothing is contracted that is not written so, so every processor computes the same.
     """
     folder = cache_folder()
     with _SETTING:

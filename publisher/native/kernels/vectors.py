@@ -2,7 +2,8 @@
 
 Plain loops over small integers are left scalar by numba's types (everything becomes 64 bits wide), so the two inner
 loops of quantization are given as vector code, which LLVM turns into whatever the processor has. All of it is exact
-integer work but the error sums, which are added lane by lane in a fixed order, without contraction or reassociation.
+integer work but the error sums, which are added lane by lane in a fixed order, without reassociation; with AVX-512
+products and sums are fused there (`registers`), so their last digits are that processor's own.
 Whoever calls these sees to the bounds; the machine is little-endian.
 """
 
@@ -16,7 +17,9 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES = 16
+from publisher.native.kernels import registers
+
+LANES = registers.LANES
 vector_code: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic
 _I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 _F32, _F64 = ir.FloatType(), ir.DoubleType()
@@ -94,8 +97,8 @@ def sixteens_peaks(_typing: Any, weights: Any, out: Any, _count: Any) -> Any:
     return numba.void(weights, out, numba.int64), generate
 
 
-def _codes(emit: Emitter, raw: Any, magnitudes: Any, code: Any, bits: int) -> tuple[Any, list[Any]]:
-    """E2M1 codes with their signs under one block scale code, and what they were made of: all ones where above."""
+def _codes(emit: Emitter, raw: Any, magnitudes: Any, code: Any, bits: int) -> tuple[Any, Any, list[Any]]:
+    """E2M1 codes with their signs under one block scale code, without, and what they count: all ones where above."""
     builder, kind = emit.builder, ir.IntType(bits)
     row = builder.mul(code, _I64(8))
     above = [
@@ -109,7 +112,7 @@ def _codes(emit: Emitter, raw: Any, magnitudes: Any, code: Any, bits: int) -> tu
     for mask in above[2:]:
         steps = builder.sub(steps, mask)
     sign = builder.and_(builder.lshr(raw, all_lanes(kind, bits - 4)), all_lanes(kind, 8))
-    return builder.or_(steps, builder.and_(sign, above[0])), above
+    return builder.or_(steps, builder.and_(sign, above[0])), steps, above
 
 
 def _pack(emit: Emitter, codes: Any, index: Any, bits: int) -> None:
@@ -153,18 +156,20 @@ def _encoder(metered: bool) -> Callable[..., Any]:
         bits: int = weights.dtype.bitwidth
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            emit = Emitter(context, builder, signature, values, names)
+            emit, looked_up = Emitter(context, builder, signature, values, names), registers.can_look_up(context)
             meters = [cgutils.alloca_once_value(builder, all_lanes(_F32, 0.0)) for _ in range(2)]
             with cgutils.for_range(builder, emit.arguments["count"], intp=_I64) as loop:
                 index = builder.add(emit.arguments["begin"], loop.index)
                 code = builder.zext(emit.scalar("codes", builder.lshr(index, emit.arguments["shift"])), _I64)
                 raw, magnitudes = magnitudes_at(emit, builder.mul(index, _I64(LANES)), bits)
-                signed, above = _codes(emit, raw, magnitudes, code, bits)
+                signed, unsigned, above = _codes(emit, raw, magnitudes, code, bits)
                 if metered:
                     weight = as_float(emit, magnitudes, weights.dtype)
-                    value = builder.fmul(_halves_of(emit, above, bits), emit.splat(emit.scalar("halves", code)))
-                    for meter, number in zip(meters, (builder.fsub(value, weight), weight), strict=True):
-                        builder.store(builder.fadd(builder.load(meter), builder.fmul(number, number)), meter)
+                    half = emit.splat(emit.scalar("halves", code))
+                    if looked_up:
+                        _count_fused(builder, meters, registers.halves_of(builder, unsigned), half, weight)
+                    else:
+                        _count(builder, meters, builder.fmul(_halves_of(emit, above, bits), half), weight)
                 _pack(emit, signed, index, bits)
             if metered:
                 for place, meter in enumerate(meters):
@@ -175,6 +180,19 @@ def _encoder(metered: bool) -> Callable[..., Any]:
         return numba.void(weights, codes, below, halves, out, integer, integer, integer, sums), generate
 
     return encode
+
+
+def _count(builder: Any, meters: list[Any], value: Any, weight: Any) -> None:
+    """Add squares of error and weight to the meters."""
+    for meter, number in zip(meters, (builder.fsub(value, weight), weight), strict=True):
+        builder.store(builder.fadd(builder.load(meter), builder.fmul(number, number)), meter)
+
+
+def _count_fused(builder: Any, meters: list[Any], halves: Any, half: Any, weight: Any) -> None:
+    """The same with one rounding for a product and a sum."""
+    error = registers.fused(builder, halves, half, builder.fneg(weight))
+    for meter, number in zip(meters, (error, weight), strict=True):
+        builder.store(registers.fused(builder, number, number, builder.load(meter)), meter)
 
 
 def _add_lanes(emit: Emitter, lanes: Any, place: Any) -> None:

@@ -16,14 +16,14 @@ import numba
 from numba.core.registry import cpu_target
 
 from publisher.formats import e2m1, nvfp4
-from publisher.native.kernels import quarters, search
+from publisher.native.kernels import compiled, registers, search, thresholds
 from publisher.native.kernels.machine import machine_code
 from publisher.native.kernels.vectors import Emitter, vector_code
 from tests.native.kernels.test_search import blocks
 
 ROOT = Path(__file__).parents[3]
 KIND = "heavy tails"
-able = pytest.mark.skipif(not quarters.can_look_up(cpu_target.target_context), reason="this processor has no AVX-512")
+able = pytest.mark.skipif(not registers.can_look_up(cpu_target.target_context), reason="this processor has no AVX-512")
 
 
 def _looked_up(clipped: bool):
@@ -31,9 +31,9 @@ def _looked_up(clipped: bool):
     def found(_typing, numbers, _index, out):
         def generate(context, builder, signature, values):
             emit = Emitter(context, builder, signature, values, "numbers index out")
-            quarters_of = emit.load("numbers", emit.arguments["index"], quarters.vector(quarters._F32), 4)
+            quarters_of = emit.load("numbers", emit.arguments["index"], registers._FLOATS, 4)
             emit.store(
-                quarters.element_in_quarters(builder, quarters_of, clipped=clipped), "out", emit.arguments["index"]
+                registers.element_in_quarters(builder, quarters_of, clipped=clipped), "out", emit.arguments["index"]
             )
             return context.get_dummy_value()
 
@@ -63,13 +63,17 @@ def test_the_element_that_is_looked_up_is_one_of_the_nearest(clipped: bool) -> N
     assert np.array_equal(np.abs(numbers.astype(np.float64) - out), distances.min(axis=1))
 
 
-def searched() -> bytes:
-    """The codes of some blocks."""
+def worked() -> bytes:
+    """Scale codes that were searched, payloads under them, and their error to six digits, of some blocks."""
     values = blocks(KIND, np.random.default_rng(12)).astype(np.float32)
     peaks = np.abs(values).max(axis=1)
-    codes = nvfp4.block_scale_codes(peaks.copy(), nvfp4.global_scale(peaks.max()))
+    scale = nvfp4.global_scale(peaks.max())
+    codes = nvfp4.block_scale_codes(peaks.copy(), scale)
     search.best_codes(values, peaks, search.candidates(float(peaks.max())), codes)
-    return codes.tobytes()
+    _, steps = thresholds.nvfp4_rules(float(scale), "F32")
+    payload, sums = np.empty((len(values), 8), np.uint8), np.zeros(2)
+    compiled.encode(values, codes.reshape(-1, 1), steps, 16, payload, sums)
+    return codes.tobytes() + payload.tobytes() + f"{sums[0]:.6g} {sums[1]:.6g}".encode()
 
 
 @able
@@ -78,12 +82,12 @@ def test_a_processor_without_the_instruction_finds_the_same(tmp_path: Path) -> N
     program = (
         "import sys\n"
         "from numba.core.registry import cpu_target\n"
-        "from publisher.native.kernels import quarters\n"
-        "from tests.native.kernels.test_quarters import searched\n"
-        "assert not quarters.can_look_up(cpu_target.target_context)\n"
-        "sys.stdout.buffer.write(searched())\n"
+        "from publisher.native.kernels import registers\n"
+        "from tests.native.kernels.test_registers import worked\n"
+        "assert not registers.can_look_up(cpu_target.target_context)\n"
+        "sys.stdout.buffer.write(worked())\n"
     )
     environment = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
-    assert done.stdout == searched()
+    assert done.stdout == worked()
