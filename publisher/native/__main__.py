@@ -11,7 +11,6 @@ import platform
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,8 @@ from publisher.checkpoint.sidefiles import inspect, restore
 from publisher.checkpoint.stamps import require_unchanged, stamps
 from publisher.checkpoint.statistics import InputRanges, Statistics
 from publisher.checkpoint.writer import StagedWriter, already_done, clear, disk_errors
-from publisher.errors import EngineError, InterruptedRun, PublisherError
-from publisher.native import sparsity
+from publisher.errors import EngineError, InterruptedRun
+from publisher.native import edge, sparsity
 from publisher.native.events import TensorProgress, emit
 from publisher.native.job import ENGINE, Job, read_job
 from publisher.native.memory import peak_host_bytes
@@ -36,7 +35,12 @@ if TYPE_CHECKING:
     from publisher.native.work import Work
 
 STAGE = "quantize"
-USAGE = "Usage: python -m publisher.native JOB.json"
+PROGRAM = edge.Program(
+    stage=STAGE,
+    module="publisher.native",
+    failed="The quantizer failed",
+    hint="Run the same command again; if it fails again, report the log.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,25 +83,7 @@ class StopSignal:
 def main(arguments: list[str]) -> int:
     """Run one job file; returns the exit code."""
     stop = StopSignal()
-    try:
-        if len(arguments) != 1:
-            raise PublisherError(USAGE)
-        run(Path(arguments[0]).absolute(), stop)
-    except InterruptedRun as error:
-        emit(STAGE, "cancelled", message=error.message, hint=error.hint)
-        return error.exit_code
-    except PublisherError as error:
-        emit(STAGE, "error", message=error.message, hint=error.hint)
-        return error.exit_code
-    except BrokenPipeError:  # whoever started this is gone; what is finished is kept
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return InterruptedRun.exit_code
-    except Exception as error:  # noqa: BLE001 - the edge of a process: what nobody foresaw becomes its last event
-        traceback.print_exc()
-        message = f"The quantizer failed: {type(error).__name__}: {str(error)[:500]}"
-        emit(STAGE, "error", message=message, hint="Run the same command again; if it fails again, report the log.")
-        return EngineError.exit_code
-    return 0
+    return edge.run(PROGRAM, arguments, lambda path: run(path.absolute(), stop))
 
 
 def run(path: Path, stop: StopSignal) -> None:
@@ -257,4 +243,6 @@ def _record(job: Job, torch: Any, hands: Hands, writer: StagedWriter, seconds: f
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    exit_code = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(exit_code)  # all is told and every file is closed; taking torch down would take longer than a small job

@@ -14,16 +14,12 @@ checkpoint brings along unless the job says it may run.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,7 +28,8 @@ from publisher.checkpoint import statistics
 from publisher.checkpoint.modules import role_of
 from publisher.checkpoint.moments import InMemory, Moments, Row
 from publisher.checkpoint.statistics import Observed, Statistics
-from publisher.errors import CheckpointError, EngineError, InterruptedRun, PublisherError
+from publisher.errors import CheckpointError, EngineError, PublisherError
+from publisher.native import edge
 from publisher.native import samples as texts
 from publisher.native.events import Progress, emit
 
@@ -41,6 +38,12 @@ if TYPE_CHECKING:
     from publisher.native.source import SourceTensors
 
 STAGE = "calibrate"
+PROGRAM = edge.Program(
+    stage=STAGE,
+    module="publisher.native.calibrate",
+    failed="The calibration failed",
+    hint="Read the log; weight-only recipes need no statistics.",
+)
 PATHS = ("source", "data", "output")
 PARTIAL = ".partial"
 SAVING = 10  # a state that takes more than a second to keep is kept less often: about a tenth of the time at most
@@ -70,29 +73,8 @@ class Job:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one job file; returns the exit code."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
-    try:
-        if len(arguments) != 1:
-            raise PublisherError("Usage: python -m publisher.native.calibrate JOB.json")
-        run(read_job(Path(arguments[0])))
-    except KeyboardInterrupt:
-        emit(STAGE, "cancelled", message="Stopped.", hint="Run the same command again to go on.")
-        return InterruptedRun.exit_code
-    except PublisherError as error:
-        emit(STAGE, "error", message=error.message, hint=error.hint)
-        return error.exit_code
-    except Exception as error:  # noqa: BLE001 - the edge of a process: what nobody foresaw becomes its last event
-        traceback.print_exc()
-        message = f"The calibration failed: {type(error).__name__}: {str(error)[:500]}"
-        emit(STAGE, "error", message=message, hint="Read the log; weight-only recipes need no statistics.")
-        return EngineError.exit_code
-    return 0
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-    raise KeyboardInterrupt
+    edge.interruptible()
+    return edge.run(PROGRAM, arguments, lambda path: run(read_job(path)))
 
 
 def read_job(path: Path) -> Job:
@@ -101,10 +83,7 @@ def read_job(path: Path) -> Job:
     Raises:
         DocumentError: naming every problem.
     """
-    raw = jsonio.load_json(path)
-    jsonio.require(raw, "calibrate", str(path), hint="Let `publisher calibrate` write the job file.")
-    fields: dict[str, Any] = {key: Path(value) if key in PATHS else value for key, value in raw.items()}
-    return Job(**fields)
+    return Job(**edge.read_fields(path, "calibrate", paths=PATHS, hint="Let `publisher calibrate` write the job file."))
 
 
 def run(job: Job) -> None:
@@ -114,7 +93,7 @@ def run(job: Job) -> None:
         PublisherError: bad data, a model that cannot be loaded or accounted for, inputs that are no numbers.
         EngineError: torch or transformers is missing, the device is not there, memory ran out.
     """
-    _require_libraries()
+    edge.require_transformers("Calibration", "calibrate")
     import torch
 
     from publisher.native import resident
@@ -149,20 +128,6 @@ def run(job: Job) -> None:
     statistics.write(job.output, found)
     _partial(job).unlink(missing_ok=True)
     _tell(job, found, names.unobserved)
-
-
-def _require_libraries() -> None:
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    try:
-        import torch  # noqa: F401
-        import transformers
-    except ImportError as error:
-        raise EngineError(
-            f"Calibration needs torch and transformers: {error}.",
-            hint="Install them with `pip install 'fp4-publisher[calibrate]'`.",
-        ) from error
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
 
 
 def _metadata(job: Job, sha256: str, sequences: Sequence[Sequence[int]], dtype: str) -> dict[str, str]:

@@ -18,26 +18,31 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from publisher import jsonio
-from publisher.errors import CheckpointError, EngineError, InterruptedRun, PublisherError
+from publisher.errors import CheckpointError, EngineError, PublisherError
+from publisher.native import edge
 from publisher.native.events import Progress, emit
 
 if TYPE_CHECKING:
     import torch
 
 STAGE = "evaluate"
+PROGRAM = edge.Program(
+    stage=STAGE,
+    module="publisher.native.evaluate",
+    failed="The evaluation failed",
+    hint="Read the log; leave `evaluation` out of the recipe to go on without.",
+    stopped="Stopped; nothing was written.",
+    again="Run the same command again.",
+)
 PATHS = ("source", "checkpoint", "text", "output")
 KIND = "weight-only perplexity"
 MAX_TEXT = 64 << 20
@@ -89,31 +94,8 @@ class Score:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one job file; returns the exit code."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
-    try:
-        if len(arguments) != 1:
-            raise PublisherError("Usage: python -m publisher.native.evaluate JOB.json")
-        run(read_job(Path(arguments[0])))
-    except KeyboardInterrupt:
-        emit(STAGE, "cancelled", message="Stopped; nothing was written.", hint="Run the same command again.")
-        return InterruptedRun.exit_code
-    except PublisherError as error:
-        emit(STAGE, "error", message=error.message, hint=error.hint)
-        return error.exit_code
-    except Exception as error:  # noqa: BLE001 - the edge of a process: what nobody foresaw becomes its last event
-        traceback.print_exc()
-        message = f"The evaluation failed: {type(error).__name__}: {str(error)[:500]}"
-        emit(
-            STAGE, "error", message=message, hint="Read the log; leave `evaluation` out of the recipe to go on without."
-        )
-        return EngineError.exit_code
-    return 0
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-    raise KeyboardInterrupt
+    edge.interruptible()
+    return edge.run(PROGRAM, arguments, lambda path: run(read_job(path)))
 
 
 def read_job(path: Path) -> Job:
@@ -122,10 +104,7 @@ def read_job(path: Path) -> Job:
     Raises:
         DocumentError: naming every problem.
     """
-    raw = jsonio.load_json(path)
-    jsonio.require(raw, "evaluate", str(path), hint="Let `publisher push` write the job file.")
-    fields: dict[str, Any] = {key: Path(value) if key in PATHS else value for key, value in raw.items()}
-    return Job(**fields)
+    return Job(**edge.read_fields(path, "evaluate", paths=PATHS, hint="Let `publisher push` write the job file."))
 
 
 def run(job: Job) -> None:
@@ -135,7 +114,7 @@ def run(job: Job) -> None:
         PublisherError: bad text, a model that cannot be loaded, a perplexity that is no number.
         EngineError: torch or transformers is missing, the device is not there, memory ran out.
     """
-    _require_libraries()
+    edge.require_transformers("The evaluation", "eval")
     import torch
 
     from publisher.native.dequantized import load_tokenizer
@@ -189,20 +168,6 @@ def _measure(
         advance = partial(progress.add, job.length, what="activations")
         measured["activations"] = score_w4a4(model, job.checkpoint, windows, advance).to_json()
     return measured
-
-
-def _require_libraries() -> None:
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    try:
-        import torch  # noqa: F401
-        import transformers
-    except ImportError as error:
-        raise EngineError(
-            f"The evaluation needs torch and transformers: {error}.",
-            hint="Install them with `pip install 'fp4-publisher[eval]'`.",
-        ) from error
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
 
 
 def _device(name: str) -> torch.device:
