@@ -92,7 +92,10 @@ def command(
         _print_intention(output, pipeline.dry_run(work))
         return
     if ask:
-        _confirm_changes(output, pipeline.dry_run(work))
+        intended = pipeline.dry_run(work)
+        _confirm_changes(output, intended)
+        manner = replace(prepared.order.manner, agreed=frozenset(intended["seen"]))
+        prepared = replace(prepared, order=replace(prepared.order, manner=manner))
         with Display(output) as display:
             pipeline.run(prepared, directory, display, since="push")
     _print_record(output, pipeline.record(directory))

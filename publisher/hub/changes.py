@@ -15,7 +15,8 @@ from typing import Any
 from publisher import jsonio
 from publisher.errors import PublisherError
 from publisher.hub.comparison import CARD, compare, everything
-from publisher.hub.target import HUBS_OWN, Publication, Settings, Target
+from publisher.hub.target import HUBS_OWN, Publication, Settings, StoredFile, Target
+from publisher.manifest import Manifest
 from publisher.units import format_bytes
 
 CONFIG = "config.json"
@@ -130,6 +131,34 @@ def changes(landing: Target, publication: Publication, current: Settings | None)
         prose=tuple(_prose(landing, publication.folder)) if CARD in differences & stored.keys() else (),
         settings=None if current is None else (current, publication.settings),
     )
+
+
+def sight(landing: Target | None, manifest: Manifest) -> frozenset[str]:
+    """What is not as the manifest says at a place, each with the state it has there; what another look is held against.
+
+    A line that is new in a later look is something that somebody else did. Where a target keeps no revisions, files
+    are known by their sizes alone, so that nothing of hundreds of gigabytes is read to be replaced.
+
+    Args:
+        landing: the revision that users see; None where there is none yet.
+        manifest: what shall be there.
+    """
+    entries = everything(manifest)
+    if landing is None:
+        return frozenset(f"{path} is missing" for path in entries)
+    found = compare(landing, entries)
+    tree = landing.tree()
+    there = [item.path for item in found if item.path in tree]
+    digests = {path: tree[path].sha256 for path in there}
+    if landing.keeps_revisions:
+        digests |= landing.read_digests([path for path in there if digests[path] is None])
+    return frozenset(_state(str(item), tree.get(item.path), digests.get(item.path)) for item in found)
+
+
+def _state(what: str, file: StoredFile | None, digest: str | None) -> str:
+    if file is None:
+        return what
+    return f"{what} ({file.size:,} B" + (f", sha256 {digest[:16]}…)" if digest else ")")
 
 
 def _keys(landing: Target, folder: Path) -> Iterator[KeyChange]:

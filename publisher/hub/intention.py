@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from publisher.errors import AccessError, HubError, PublisherError
 from publisher.hub import preflight
-from publisher.hub.changes import Changes, changes
+from publisher.hub.changes import Changes, changes, sight
 from publisher.hub.comparison import compare, everything, groups
 from publisher.hub.staging import GATED, SHOWN, too_large_for_private
 from publisher.hub.target import DERIVED, MAIN, Draft, Publication, Settings, Target, stricter
@@ -47,6 +47,7 @@ class Intended:
         bytes: what would be sent.
         acts: every request that would change something.
         changes: what an update changes; None where there is nothing to compare with.
+        seen: what differs now, line by line; a push that is given it as agreed stops where it finds anything else.
     """
 
     problems: tuple[PublisherError, ...]
@@ -58,6 +59,7 @@ class Intended:
     bytes: int
     acts: tuple[Act, ...]
     changes: Changes | None
+    seen: frozenset[str]
 
     def to_json(self) -> dict[str, Any]:
         """The intention as a JSON object."""
@@ -72,6 +74,7 @@ class Intended:
             "requests": [act.to_json() for act in self.acts],
             "changes": None if self.changes is None else self.changes.to_json(),
             "changed": list(self.changes.lines()) if self.changes else [],
+            "seen": sorted(self.seen),
         }
 
 
@@ -95,6 +98,7 @@ def intend(target: Target, publication: Publication) -> Intended:
         bytes=sum(entries[path].size for path in outlook.wrong),
         acts=acts,
         changes=changes(outlook.landing, publication, outlook.current) if outlook.there else None,
+        seen=sight(outlook.landing if outlook.there else None, publication.manifest),
     )
 
 

@@ -10,7 +10,9 @@ that becomes looser after everything is proven. So no state is public and partia
 What is sent is what the tree lacks, weights first; everything that makes them loadable comes in one last commit,
 which also removes what is stale. What counts as sent is what the tree shows: a reply that was lost and a success that
 was none are both settled by looking, at the tree and at who made the commits since. Every commit names its parent, so
-of two pushes one is refused and told who was faster. A push that failed anywhere goes on when it is run again.
+of two pushes one is refused and told who was faster: a person agreed to change what was there, and to nothing that
+came later. A step that has nothing to do on a route says so, with the reason. A push that failed anywhere goes on when
+it is run again.
 """
 
 from __future__ import annotations
@@ -22,29 +24,16 @@ from dataclasses import dataclass
 
 from publisher.errors import HubError, PublisherError
 from publisher.hub import preflight
-from publisher.hub.changes import changes
-from publisher.hub.comparison import everything, verify
+from publisher.hub.comparison import everything
 from publisher.hub.patience import Patience
 from publisher.hub.record import PushRecord
+from publisher.hub.routes import Routes
 from publisher.hub.staging import stage_publicly, too_large_for_private
-from publisher.hub.target import (
-    DERIVED,
-    HUBS_OWN,
-    MAIN,
-    MovedError,
-    Publication,
-    QuotaError,
-    Settings,
-    Target,
-    TransientHubError,
-    stricter,
-)
-from publisher.hub.work import AGAIN, DIRECT, DRAFT, Emit, Work, portions, unlike
-from publisher.manifest import Difference
+from publisher.hub.target import DERIVED, Publication, QuotaError, Settings, Target, TransientHubError
+from publisher.hub.work import AGAIN, DIRECT, Emit, portions, unlike
 
 WAIT = 2.0  # seconds before the second attempt; doubled each time
-LEFT_OUT = frozenset({"merge", "release", "settings", "tag"})  # steps that a proposal does not take
-ROUNDS = 3  # times a push begins again because somebody else moved what it builds on
+LEFT_OUT = "left out by --create-pr"
 
 
 def _silent(_kind: str, _payload: Mapping[str, object]) -> None:
@@ -72,7 +61,7 @@ def push(
 
     Raises:
         AccessError: no token, or no permission.
-        MovedError: somebody else changed the repository meanwhile.
+        MovedError: somebody else changed the repository meanwhile, or after a person was asked.
         HubError: the target failed, or does not hold what was sent; nobody sees it then.
         CheckpointError: the folder is not what its manifest says.
     """
@@ -85,20 +74,17 @@ def push(
 
 
 @dataclass(slots=True, kw_only=True)
-class _Push(Work):
-    """The steps.
+class _Push(Routes):
+    """The steps; each tells why it has nothing to do, where it has not.
 
     Args:
-        told: what the update changes was written into the log.
         staged: this push made an empty repository public behind a gate, because private storage is too small.
         shown: users see what was proven.
         tagged: the tag that was set, or was there.
     """
 
     staged: bool = False
-    told: bool = False
     shown: bool = False
-    landed: bool = False
     tagged: str | None = None
 
     def preflight(self) -> None:
@@ -116,17 +102,14 @@ class _Push(Work):
         if not current.private and self.publication.private:
             self.tell("warning", f"{self.target.repo} is public; it becomes private, as asked, before it changes.")
             current = self.set(Settings(private=True, gate=current.gate))
-        self._tell_changes(current)
-        if self._needs_draft(current):
-            self._open_draft(current)
-        else:
-            self._open_branch(current)
-        self.head = self.place.head()
+        self.choose(current)
 
-    def weights(self) -> None:
+    def weights(self) -> str | None:
         """Send what the place lacks of the weights, in portions that are a commit each."""
-        for portion in portions(self.group("weights")):
+        before, wanted = self.commits, self.group("weights")
+        for portion in portions(wanted):
             self.send(portion, message="Add weights")
+        return f"all {len(wanted):,} file(s) are there already" if self.commits == before else None
 
     def digests(self) -> None:
         """The weights are stored as the manifest says."""
@@ -139,9 +122,11 @@ class _Push(Work):
 
         self.attempt(look)
 
-    def last_commit(self) -> None:
+    def last_commit(self) -> str | None:
         """Send everything that makes the weights loadable, and remove what is stale, in one commit."""
+        before = self.commits
         self.send(self.group("last commit"), message=f"Publish {self.publication.key}", clean=True)
+        return "everything else is there already, and nothing is stale" if self.commits == before else None
 
     def read_back(self) -> None:
         """The whole tree equals the manifest."""
@@ -152,38 +137,40 @@ class _Push(Work):
 
         self.attempt(look)
 
-    def merge(self) -> None:
+    def merge(self) -> str | None:
         """Land the draft and look at what users see now; a proposal waits to be merged."""
-        if self.draft is None:
-            return
         draft = self.draft
         if self.publication.propose:
-            self.tell("log", f"{draft.url} holds everything, proven; it waits to be merged.", url=draft.url)
-            return
-        try:
-            self.attempt(self._land)
-        except TransientHubError as error:
-            if self.landed and self.landing.head() != self.head:
-                raise self.moved(self.landing, error.message, self.landing.head()) from None
-            raise
-        self.place, self.head, self.shown = self.landing, self.landing.head(), True
+            if draft is not None:
+                self.tell("log", f"{draft.url} holds everything, proven; it waits to be merged.", url=draft.url)
+            return LEFT_OUT
+        if draft is None:
+            hidden = self.closed is None or self.closed.private
+            how = "these files lie where they will be seen" if hidden else "what users see is these files already"
+            return f"nothing is to be merged, {how}"
+        self.land()
+        self.shown = True
         self.attempt(lambda: self.landing.close_draft(draft, reason="It has landed."))
+        return None
 
-    def release(self) -> None:
+    def release(self) -> str | None:
         """Gate and show, in one call, unless that is how it is."""
         wanted = self.publication.settings
-        if self.publication.propose or self.settings() == wanted:
-            return
+        if self.publication.propose:
+            return LEFT_OUT
+        if self.settings() == wanted:
+            return f"it is {wanted} already"
         if self.route == DIRECT:
             self.adopt()
             self.require(self.differences(self.place))
         self.shown = True
         self.attempt(lambda: self.target.release(wanted))
+        return None
 
-    def settings_read_back(self) -> None:
+    def settings_read_back(self) -> str | None:
         """Settings, tree and card are those asked for; otherwise nobody sees them."""
         if self.publication.propose:
-            return
+            return LEFT_OUT
         wanted = self.publication.settings
         found = self.settled(wanted)
         if found != wanted:
@@ -192,51 +179,52 @@ class _Push(Work):
         if different:
             self.adopt()  # whoever changed what was proven is named; what they made is not this push's to hide
             raise self._hidden(unlike(self.landing, different).rstrip("."))
+        return None
 
-    def tag(self) -> None:
+    def tag(self) -> str | None:
         """Tag the commit that was released, and see that the tag points at it."""
-        if self.publication.tag_name is not None and not self.publication.propose and self.target.keeps_revisions:
-            self.attempt(self._tag)
+        if self.publication.propose:
+            return LEFT_OUT
+        if not self.target.keeps_revisions:
+            return "a folder keeps no tags"
+        if self.publication.tag_name is None:
+            return "left out by --no-tag"
+        self.attempt(self._tag)
+        return None
 
     # --- the order -------------------------------------------------------------------------------------------------
 
     def work(self) -> None:
-        """The steps in order; again from the first one where somebody else moved a public repository's branch."""
-        for number in range(1, ROUNDS + 1):
+        """The steps in order; once more from the first one where private storage turned out to be too small."""
+        try:
             try:
-                for name, step in STEPS[1:]:
-                    self.perform(name, step)
-                return
+                self._take_steps()
             except QuotaError as error:
                 self.staged = stage_publicly(self, error.message, error)
-            except MovedError as error:
-                if self.shown or self.closed is None or self.closed.private or number == ROUNDS:
-                    self.fail()
-                    raise
-                self.told = False  # what it changes is another thing now
-                self.tell("warning", f"{error.message} Round {number + 1} of {ROUNDS} begins from there.")
-            except PublisherError:
-                self.fail()
-                if self.vanished():
-                    raise self.gone() from None
-                raise
+                self._take_steps()
+        except PublisherError:
+            if not self.shown:  # nobody sees what was not proven
+                self.secure()
+            if self.vanished():
+                raise self.gone() from None
+            raise
 
-    def fail(self) -> None:
-        """After a failure: nobody sees what was not proven."""
-        if not self.shown:
-            self.secure()
+    def _take_steps(self) -> None:
+        for name, step in STEPS[1:]:
+            self.perform(name, step)
 
-    def perform(self, name: str, step: Callable[[_Push], None]) -> None:
-        """Run one step and note when and how long."""
+    def perform(self, name: str, step: Callable[[_Push], str | None]) -> None:
+        """Run one step and note when, how long, and why it had nothing to do."""
         self.step, start = name, self.clock()
         self.emit("start", {"step": name})
-        step(self)
+        nothing = step(self)
         seconds = round(self.clock() - start, 3)
-        self.done.append({"name": name, "time": start, "seconds": seconds})
-        if self.publication.propose and name in LEFT_OUT:
-            self.emit("skip", {"step": name, "message": f"{name}: left out by --create-pr"})
-        else:
+        skipped = {} if nothing is None else {"skipped": nothing}
+        self.done.append({"name": name, "time": start, "seconds": seconds, **skipped})
+        if nothing is None:
             self.emit("done", {"step": name, "seconds": seconds})
+        else:
+            self.emit("skip", {"step": name, "message": f"{name}: {nothing}", "reason": nothing})
 
     def record(self) -> PushRecord:
         """What was done and proved; only a run that passed every step gets here."""
@@ -266,69 +254,6 @@ class _Push(Work):
 
     # --- details ---------------------------------------------------------------------------------------------------
 
-    def differences(self, place: Target) -> list[Difference]:
-        """Every way in which a place is not the manifest."""
-        return verify(place, self.manifest)
-
-    def _tell_changes(self, current: Settings) -> None:
-        """Write into the log what an update changes of what is there."""
-        if self.told or not self._branch_exists() or not self.landing.tree().keys() - HUBS_OWN:
-            return
-        self.told = True
-        found = changes(self.landing, self.publication, current)
-        if found:
-            names = [str(item) for item in found.files[:3]]
-            rest = f" and {len(found.files) - 3:,} more file(s)" if len(found.files) > 3 else ""
-            self.tell("log", f"This update: {', '.join(names) or 'settings'}{rest}.", changes=list(found.lines()))
-
-    def _needs_draft(self, current: Settings) -> bool:
-        """Whether the change must be proven beside what users see."""
-        if current.private and not self.publication.propose:
-            return False
-        return not self._branch_exists() or bool(self.differences(self.landing))
-
-    def _branch_exists(self) -> bool:
-        return self.landing.revision == MAIN or self.landing.revision in self.target.branches()
-
-    def _open_draft(self, current: Settings) -> None:
-        closed = Settings(private=current.private, gate=stricter(current.gate, self.publication.gate))
-        if closed != current and not current.private:
-            self.tell("log", f"The gate becomes {closed.gate} before anything is sent; it was {current.gate}.")
-            self.set(closed)
-        self.route, self.closed, self.landed = DRAFT, closed, False
-
-        def take() -> None:
-            self.draft = self.landing.find_draft(self.publication) or self.landing.open_draft(self.publication)
-
-        self.attempt(take)
-        if self.draft is not None:
-            how = "goes on in" if self.draft.reused else "is prepared in"
-            self.tell("log", f"The change {how} {self.draft.url}; users see it when it is proven.", url=self.draft.url)
-            self.place = self.target.at(self.draft.revision)
-
-    def _open_branch(self, current: Settings) -> None:
-        self.route, self.closed, self.draft, self.place = DIRECT, current, None, self.landing
-        if not self._branch_exists():
-            start = self.target.at(MAIN).head()
-            self.attempt(lambda: self.target.create_branch(self.landing.revision, start))
-
-    def _land(self) -> None:
-        if self.draft is None or (self._branch_exists() and not self.differences(self.landing)):
-            return
-        if not self.landed:
-            now = self.landing.head()
-            if self.draft.base is not None and now not in (self.draft.base, None):
-                raise self._overtaken(self.draft.base, now)
-            self.guard()
-            self.landing.land(self.draft, message=f"Publish {self.publication.key}")
-            self.landed = True
-        self.require(self.differences(self.landing))
-
-    def _overtaken(self, base: str, now: str | None) -> MovedError:
-        later = self.landing.history(base)
-        who = "; ".join(f"{commit.author or 'somebody'} committed {commit.title!r}" for commit in later[:3])
-        return self.moved(self.landing, who or "its branch was moved", now)
-
     def _tag(self) -> None:
         name, commit = self.publication.tag_name or "", self.head  # what was proven, whatever came after it
         move = self.publication.tag == DERIVED
@@ -355,7 +280,7 @@ class _Push(Work):
         return HubError(f"{what}; it was {state}.", hint="Look at the repository, then run the same command again.")
 
 
-STEPS: tuple[tuple[str, Callable[[_Push], None]], ...] = (
+STEPS: tuple[tuple[str, Callable[[_Push], str | None]], ...] = (
     ("preflight", _Push.preflight),
     ("repository", _Push.repository),
     ("weights", _Push.weights),

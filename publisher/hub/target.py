@@ -125,12 +125,14 @@ class Manner:
         revision: the branch to publish to.
         propose: stop before a pull request is merged.
         public_staging: where private storage is too small, stage in a public repository behind a manual gate.
+        agreed: what a person was shown of the place before they agreed (`changes.sight`); None where nobody was asked.
     """
 
     tag: str | None = DERIVED
     revision: str = MAIN
     propose: bool = False
     public_staging: bool = True
+    agreed: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

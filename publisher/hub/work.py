@@ -49,6 +49,7 @@ class Work:
         found: the repository was there when this push began to work in it.
         closed: how closed the repository must stay while this push works; None before that is decided.
         head: the commit that the next one goes on top of.
+        commits: how many this push has tried to make.
     """
 
     target: Target
@@ -65,6 +66,7 @@ class Work:
     draft: Draft | None = None
     head: str | None = None
     step: str = ""
+    commits: int = 0
     done: list[dict[str, Any]] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
@@ -127,6 +129,7 @@ class Work:
 
     def _commit(self, entries: Mapping[str, FileEntry], stale: list[str], message: str) -> None:
         files = {path: self.publication.folder / path for path in entries}
+        self.commits += 1
         self.sent += [path for path in files if path not in self.sent]
         if stale:
             more = f" and {len(stale) - 5:,} more" if len(stale) > 5 else ""
@@ -167,8 +170,8 @@ class Work:
         """The error of a push that was overtaken."""
         return MovedError(
             f"{place.url} was changed while this push was running: {what} ({str(now)[:12]}). "
-            "Nothing that this push had not proven is visible.",
-            hint="See what was changed, then run the same command again.",
+            "Nothing of this push is visible that was not proven.",
+            hint="See what was changed; the same command, run again, tells first what it would change now.",
         )
 
     def lacking(self, wanted: Mapping[str, FileEntry], *, clean: bool = False) -> tuple[set[str], list[str]]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -306,23 +307,46 @@ def test_a_terminal_is_asked_before_the_work_and_before_an_update(workspace: Wor
     assert b"Second edition" in (workspace.tree / "README.md").read_bytes()
 
 
-def on_terminal(workspace: Workspace, recipe: str, answers: str, *, code: int = 0) -> str:
-    """What `push` says to somebody who sits at a terminal and types these answers."""
+def test_what_changes_between_the_question_and_the_push_stops_it(workspace: Workspace) -> None:
+    recipe = workspace.recipe()
+    on_terminal(workspace, recipe, "y\n")
+    card = workspace.folder / "card.toml"
+    card.write_text(f'{card.read_text()}summary = "Second edition."\n')
+    before = (workspace.tree / "README.md").read_bytes()
+    said = on_terminal(
+        workspace, recipe, "y\n", code=4, meanwhile=lambda: (workspace.tree / "mine.txt").write_text("x")
+    )
+    assert "was changed after you were asked: mine.txt is not in the manifest" in " ".join(said.split())
+    assert ((workspace.tree / "README.md").read_bytes(), (workspace.tree / "mine.txt").read_text()) == (before, "x")
+    assert "removed mine.txt" in on_terminal(workspace, recipe, "y\ny\n")
+
+
+def on_terminal(
+    workspace: Workspace, recipe: str, answers: str, *, code: int = 0, meanwhile: Callable[[], object] | None = None
+) -> str:
+    """What `push` says to somebody who types these answers; to its last question they say yes `meanwhile` is done."""
     ours, theirs = pty.openpty()
     os.write(ours, answers.encode())
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-m", "publisher", "push", recipe, "--to", "folder:out", "--run-dir", "run"],
         cwd=workspace.folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=theirs,
-        capture_output=True,
-        text=True,
-        timeout=120,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
+    assert process.stdout is not None
+    said = b""
+    if meanwhile is not None:
+        while b"Publish these changes?" not in said and (more := process.stdout.read1(1 << 16)):
+            said += more
+        meanwhile()
+        os.write(ours, b"y\n")
+    said += process.communicate(timeout=120)[0]
     os.close(ours)
     os.close(theirs)
-    assert done.returncode == code, done.stderr
-    return done.stdout + done.stderr
+    assert process.returncode == code, said.decode()
+    return said.decode()
 
 
 def test_stopping_is_resumable_and_ends_with_six(workspace: Workspace) -> None:

@@ -159,8 +159,9 @@ def changed(before: dict[str, Stored], after: dict[str, Stored]) -> set[str]:
 
 
 def conflicts(repo: Repo, pull: Pull) -> list[str]:
-    base = files_at(repo, pull.base)
-    return sorted(changed(base, repo.files) & changed(base, repo.sides[pull.ref][-1][2]))
+    """What both changed since they parted, and not to the same."""
+    base, mine = files_at(repo, pull.base), repo.sides[pull.ref][-1][2]
+    return sorted(changed(base, repo.files) & changed(base, mine) & changed(repo.files, mine))
 
 
 def summary(repo: str, pull: Pull) -> dict[str, Any]:

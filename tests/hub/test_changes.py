@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from publisher.hub.changes import changes
+from publisher.hub.changes import changes, sight
 from publisher.hub.push import push
 from publisher.hub.target import Publication, Settings
 from tests.hub.places import FILES, FolderPlace, HubPlace, publication
@@ -67,3 +67,19 @@ def test_long_lists_end_in_a_count(place: Place, tmp_path: Path) -> None:
     assert len(lines) <= 2 * 21 + 2
     assert any("more file(s)" in line for line in lines)
     assert "and 180 more key(s) of config.json" in lines
+
+
+def test_a_sight_tells_states_apart_and_is_empty_where_nothing_differs(place, tiny: Publication) -> None:  # type: ignore[no-untyped-def]
+    nothing = sight(None, tiny.manifest)
+    assert len(nothing) == len(FILES) + 1
+    push(place.target(), tiny, sleep=lambda seconds: None)
+    assert sight(place.target(), tiny.manifest) == frozenset()
+    place.put("notes.md", b"mine")
+    place.remove("config.json")
+    first = sight(place.target(), tiny.manifest)
+    assert {line.split(" (")[0] for line in first} == {"notes.md is not in the manifest", "config.json is missing"}
+    place.put("notes.md", b"not mine")
+    second = sight(place.target(), tiny.manifest)
+    assert len(second - first) == 1, "another content is another state"
+    place.put("notes.md", b"mine")
+    assert sight(place.target(), tiny.manifest) == first

@@ -28,6 +28,7 @@ from publisher.hub.push import push
 from publisher.hub.target import Publication
 from tests.hub.conftest import XET_SETTINGS, hub_place
 from tests.hub.faults import ROWS, STEPS, XET, Row, Step
+from tests.hub.loopback import Stored
 from tests.hub.places import FILES, REPO, FolderPlace, HubPlace, publication
 from tests.hub.wire import Fault, Request
 from tests.hub.zygote import Zygote
@@ -38,6 +39,7 @@ OLD = FILES | {
     "model-00001-of-00002.safetensors": b"older shard " * 500,
 }
 OTHER = FILES | {"config.json": b'{"other": 1}\n', "model-00002-of-00002.safetensors": b"other shard " * 500}
+THEIRS = b"of somebody else"
 LOADABLE = {name for name in FILES if name.endswith((".safetensors", ".json"))}
 
 
@@ -220,8 +222,7 @@ def intrude(scene: Scene, row: Row, step: Step, patch: pytest.MonkeyPatch) -> No
 
     def act(number: int) -> None:
         repo = scene.hub.repos[REPO]
-        notes = dict(repo.files) | {"theirs.txt": next(iter(repo.files.values()))}
-        repo.add("By hand", notes, author="eve")
+        repo.add("By hand", repo.files | {"theirs.txt": Stored.of(THEIRS, False)}, author="eve")
 
     when(scene, row, step, act)
 
@@ -314,6 +315,8 @@ def require_whole(scene: Scene, row: Row) -> None:
     """Nobody saw a part, or anything without a gate; what anybody can see now is one whole version."""
     place = scene.place
     whole = [tree(scene.new), tree(scene.other)] + ([tree(scene.old)] if scene.start == "public" else [])
+    if row.act == "intrude" and scene.start == "public":  # what somebody else added to what users see is theirs
+        whole += [edition | {"theirs.txt": THEIRS} for edition in (tree(scene.old), tree(scene.new))]
     if row.others:
         require_hidden_again(scene)
     else:

@@ -41,6 +41,11 @@ def test_a_dry_run_tells_everything_and_changes_nothing(place: Place, tiny: Publ
     assert place.writes() == writes
     document = found.to_json()
     assert document.pop("requests")
+    seen = document.pop("seen")
+    assert [line.split(" (")[0] for line in seen if "publish.json" not in line] == [
+        "config.json has size 3, the manifest says 11",
+        "stray is not in the manifest",
+    ]
     assert document.pop("changed") == [
         "changed config.json (3 B to 11 B)",
         f"changed publish.json ({size(tiny)} to {size(new)})",

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from publisher.errors import AccessError, HubError, PublisherError
+from publisher.hub.changes import sight
 from publisher.hub.comparison import verify
 from publisher.hub.folder import FolderTarget
 from publisher.hub.huggingface import HuggingFaceTarget
-from publisher.hub.push import ROUNDS, STEPS, push
+from publisher.hub.push import STEPS, push
 from publisher.hub.target import MovedError, Publication, QuotaError, Settings
 from tests.hub.loopback import LoopbackHub, Request, Stored
 from tests.hub.places import FILES, REPO, Broken, FolderPlace, HubPlace, publication
@@ -96,15 +97,36 @@ def test_the_steps_are_told_and_recorded_in_order(place: Place, tiny: Publicatio
     )
     names = [name for name, _ in STEPS]
     assert [step for kind, step in told if kind == "start"] == names
-    assert [step for kind, step in told if kind == "done"] == names
+    left_out = ["merge", "tag"] if isinstance(place, FolderPlace) else ["merge"]
+    assert [step for kind, step in told if kind == "skip"] == left_out, "a step that does nothing is not told as done"
+    assert [step for kind, step in told if kind == "done"] == [name for name in names if name not in left_out]
     document = json.loads(json.dumps(record.to_json()))
     assert [step["name"] for step in document["steps"]] == names
+    assert [step["name"] for step in document["steps"] if "skipped" in step] == left_out
     assert document["verified"] is True
     assert document["verified_at"] > document["steps"][-1]["time"]
     assert document["root_digest"] == tiny.manifest.root_digest
     assert document["bytes"] == sum((tiny.folder / name).stat().st_size for name in [*FILES, "publish.json"])
     assert (document["gate"], document["visibility"], document["repo"]) == ("manual", "public", REPO)
     assert (document["route"], document["released"], document["pull_request"]) == ("direct", True, None)
+
+
+def test_a_push_of_what_is_there_says_of_every_step_why_it_does_nothing(place: Place, tiny: Publication) -> None:
+    run(place.target(), tiny)
+    told: dict[str, str] = {}
+
+    def hear(kind: str, payload: Any) -> None:
+        if kind == "skip":
+            told[payload["step"]] = payload["message"]
+
+    run(place.target(), replace(tiny, tag=None), emit=hear)
+    assert told == {
+        "weights": "weights: all 2 file(s) are there already",
+        "last commit": "last commit: everything else is there already, and nothing is stale",
+        "merge": "merge: nothing is to be merged, what users see is these files already",
+        "release": "release: it is public, gate manual already",
+        "tag": "tag: a folder keeps no tags" if isinstance(place, FolderPlace) else "tag: left out by --no-tag",
+    }
 
 
 def test_all_problems_are_raised_together_with_the_gravest_class(hub: LoopbackHub, tiny: Publication) -> None:
@@ -224,63 +246,113 @@ def test_a_strangers_pull_request_of_the_same_name_is_not_taken_up(published: Hu
     assert published.files() == expected(new)
 
 
-def test_main_that_moved_is_told_and_a_new_pull_request_starts_from_there(
+@pytest.mark.parametrize("step", ["weights", "last commit", "read back", "merge"])
+def test_whoever_commits_to_a_public_main_meanwhile_is_named_and_keeps_what_they_made(
+    published: HubPlace, tiny: Publication, new: Publication, step: str
+) -> None:
+    """A person agreed to the difference that they were shown, and to no other."""
+    with pytest.raises(MovedError, match=r"bob committed 'my own commit': notes\.md is not in the manifest") as caught:
+        run(published.target(), new, emit=on(step, lambda: somebody(published)))
+    assert caught.value.exit_code == 4
+    assert "run again" in caught.value.hint
+    assert published.files() == expected(tiny) | {"notes.md": b"mine"}
+    assert published.settings() == (False, "manual")
+    assert [pull.status for pull in published.hub.repos[REPO].pulls] == ["draft"]
+    changed: list[str] = []
+    sent = len(published.hub.requests("PUT", "/_lfs/"))
+    record = run(published.target(), new, emit=lambda kind, payload: changed.extend(payload.get("changes", [])))
+    assert "removed notes.md (4 B)" in changed, "the next run tells first what it takes away"
+    assert (record.verified, record.removed) == (True, ("notes.md",))
+    assert len(published.hub.requests("PUT", "/_lfs/")) == sent, "nothing is sent twice"
+    assert published.files() == expected(new)
+    assert [pull.status for pull in published.hub.repos[REPO].pulls] == ["closed", "merged"]
+
+
+def test_a_file_that_somebody_adds_to_our_pull_request_ends_the_push(published: HubPlace, new: Publication) -> None:
+    with pytest.raises(MovedError, match="bob committed"):
+        run(published.target(), new, emit=on("last commit", lambda: somebody(published, revision="refs/pr/1")))
+    assert run(published.target(), new).verified
+    assert published.files() == expected(new)
+
+
+def test_what_somebody_committed_and_took_back_or_what_is_in_the_manifest_is_no_obstacle(
     published: HubPlace, new: Publication
 ) -> None:
-    warnings: list[str] = []
-    changed: list[list[str]] = []
-    removed: list[Any] = []
-    act = on("merge", lambda: somebody(published))
+    repo = published.hub.repos[REPO]
 
-    def hear(kind: str, payload: Any) -> None:
-        act(kind, payload)
-        if kind == "warning":
-            warnings.append(payload["message"])
-        changed.append(payload.get("changes", []))
-        removed.append(payload.get("files"))
+    def act() -> None:
+        before = dict(repo.files)
+        somebody(published)
+        ours = Stored.of((new.folder / "config.json").read_bytes(), False)
+        repo.add("taken back", before | {"config.json": ours}, author="bob")
 
-    record = run(published.target(), new, emit=hear)
-    assert record.verified
-    first, second = filter(None, changed)
-    assert "removed notes.md (4 B)" not in first
-    assert "removed notes.md (4 B)" in second, "the second round tells what it takes away"
-    assert ["notes.md"] in removed
-    assert published.files() == expected(new), "what somebody added is not in the manifest"
-    assert [pull.status for pull in published.hub.repos[REPO].pulls] == ["closed", "merged"]
-    assert any("bob committed 'my own commit'" in text for text in warnings)
-    assert len(seen(published)) == 3
-    assert [step["name"] for step in record.steps].count("merge") == 1, "of the round that counted"
+    record = run(published.target(), new, emit=on("merge", act))
+    assert published.files() == expected(new)
+    assert [pull.status for pull in repo.pulls] == ["merged"]
+    assert [step["name"] for step in record.steps] == [name for name, _ in STEPS], "in one go"
 
 
-def test_main_that_moves_in_every_round_ends_the_push(published: HubPlace, new: Publication) -> None:
-    turns: list[int] = []
-
-    def hear(kind: str, payload: Any) -> None:
-        if (kind, payload["step"]) == ("start", "merge"):
-            turns.append(1)
-            somebody(published, f"notes{len(turns)}.md")
-
-    with pytest.raises(MovedError, match="bob committed") as caught:
-        run(published.target(), new, emit=hear)
-    assert caught.value.exit_code == 4
-    assert len(turns) == ROUNDS
-    assert "notes3.md" in published.files()
-    assert published.settings() == (False, "manual")
+def test_a_commit_between_the_last_look_and_the_merge_is_told_as_it_is(published: HubPlace, new: Publication) -> None:
+    """The Hub merges a pull request into whatever main has become, if nothing conflicts."""
+    late(published, "notes.md")
+    with pytest.raises(
+        MovedError, match=r"moment in which this push landed: bob committed .* Users see both"
+    ) as caught:
+        run(published.target(), new)
+    assert "notes.md is not in the manifest" in caught.value.message
+    assert "take away" in caught.value.hint
+    assert published.files() == expected(new) | {"notes.md": b"mine"}
+    assert run(published.target(), new).removed == ("notes.md",)
+    assert published.files() == expected(new)
 
 
-def test_a_merge_that_conflicts_begins_again(published: HubPlace, new: Publication) -> None:
+def test_a_merge_that_conflicts_ends_the_push(published: HubPlace, tiny: Publication, new: Publication) -> None:
     """Between the look at main and the merge somebody changes a file that the pull request changes too."""
-    acted: list[int] = []
-
-    def late(request: Request) -> None:
-        if request.method == "POST" and request.path.endswith("/merge") and not acted:
-            acted.append(1)
-            somebody(published, "config.json")
-
-    published.hub.faults.append(late)  # type: ignore[arg-type]
+    late(published, "config.json")
+    with pytest.raises(MovedError, match=r"bob committed 'my own commit': config\.json has") as caught:
+        run(published.target(), new)
+    assert "run again" in caught.value.hint
+    assert published.files() == expected(tiny) | {"config.json": b"mine"}
     assert run(published.target(), new).verified
     assert published.files() == expected(new)
     assert [pull.status for pull in published.hub.repos[REPO].pulls] == ["closed", "merged"]
+
+
+def late(place: HubPlace, name: str) -> None:
+    """Somebody commits to main right before our merge."""
+    acted: list[int] = []
+
+    def hook(request: Request) -> None:
+        if request.method == "POST" and request.path.endswith("/merge") and not acted:
+            acted.append(1)
+            somebody(place, name)
+
+    place.hub.faults.append(hook)  # type: ignore[arg-type]
+
+
+def test_what_changed_after_a_person_was_asked_ends_the_push_before_it_does_anything(
+    place: Place, tiny: Publication, new: Publication
+) -> None:
+    run(place.target(), tiny)
+    shown = sight(place.target(), new.manifest)
+    place.put("notes.md", b"mine")
+    writes = place.writes()
+    with pytest.raises(MovedError, match=r"after you were asked: notes\.md is not in the manifest \(4 B.*sent nothing"):
+        run(place.target(), replace(new, agreed=shown))
+    assert place.writes() == writes
+    place.remove("notes.md")
+    assert run(place.target(), replace(new, agreed=shown)).verified
+    assert run(place.target(), replace(new, agreed=sight(place.target(), new.manifest))).sent == ()
+
+
+def test_a_repository_that_appeared_after_a_person_was_asked_is_not_written_over(
+    place: Place, tiny: Publication, new: Publication
+) -> None:
+    shown = sight(None, new.manifest)
+    run(place.target(), tiny)
+    with pytest.raises(MovedError, match="after you were asked"):
+        run(place.target(), replace(new, agreed=shown))
+    assert place.files() == expected(tiny)
 
 
 def test_a_stricter_gate_is_set_before_the_first_byte_a_looser_one_after_the_merge(
