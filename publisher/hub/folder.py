@@ -24,8 +24,7 @@ from typing import Any
 
 from publisher import jsonio
 from publisher.errors import AccessError, HubError, PublisherError
-from publisher.hub import disk
-from publisher.hub.exchange import exchange
+from publisher.hub import disk, site
 from publisher.hub.target import (
     GATES,
     MAIN,
@@ -39,12 +38,10 @@ from publisher.hub.target import (
     Uploaded,
     repo_problem,
 )
+from publisher.hub.trees import DRAFT, KEY, Trees
 from publisher.manifest import hash_file, name_problem
 
 STAGING = ".incoming"
-DRAFT = "draft"
-KEY = ".publisher-draft"  # in a draft: which files it is for; never part of a tree that is published
-RETIRED = ".retired"  # a tree that was replaced and is being removed
 
 
 class FolderTarget:
@@ -69,7 +66,8 @@ class FolderTarget:
         self.repo = repo
         self.revision = MAIN
         self.base = root.absolute() / repo
-        self.files = self.base / "tree"
+        self._trees = Trees(self.base)
+        self.files = self._trees.published
         self._clock = clock
         self._digests: dict[str, tuple[tuple[int, ...], str]] = {}
 
@@ -93,7 +91,7 @@ class FolderTarget:
             raise PublisherError(f"{self.base} keeps no revisions, so there is no {revision!r}.")
         other = FolderTarget(self.base.parent.parent, self.repo, clock=self._clock)
         other.revision, other._digests = revision, self._digests
-        other.files = self.base / ("tree" if revision == MAIN else DRAFT)
+        other.files = self._trees.published if revision == MAIN else self._trees.draft
         return other
 
     @contextlib.contextmanager
@@ -104,7 +102,7 @@ class FolderTarget:
             HubError: another push holds it.
         """
         with disk.locked(self.base.parent / f".{self.base.name}.lock", self.base):
-            self._sweep()
+            self._trees.sweep()
             yield
 
     def private_room(self) -> int | None:
@@ -113,16 +111,18 @@ class FolderTarget:
 
     def require_access(self) -> None:
         """Refuse a foreign folder under that name."""
-        if (problem := self._foreign()) is not None:
+        if (problem := site.foreign(self.base, self.files)) is not None:
             raise problem
 
     def preflight(self, publication: Publication) -> list[PublisherError]:
         """No room, no permission, a foreign folder under that name, or a checkpoint inside the target."""
-        return [
-            problem
-            for problem in (self._foreign(), self._nested(publication.folder), self._space(publication))
-            if problem is not None
-        ]
+        present = {path: item.size for path, item in self.tree().items()}
+        found = (
+            site.foreign(self.base, self.files),
+            site.nested(self.base, publication.folder),
+            site.cramped(self.base, present, publication),
+        )
+        return [problem for problem in found if problem is not None]
 
     def settings(self) -> Settings | None:
         """What `settings.json` says; None when there is no repository."""
@@ -208,45 +208,30 @@ class FolderTarget:
 
     def find_draft(self, publication: Publication) -> Draft | None:
         """The second tree that an interrupted push of the same files left; nothing is changed."""
-        try:
-            key = (self.base / DRAFT / KEY).read_text()
-        except OSError:
-            return None
-        return self._draft(reused=True) if key == publication.manifest.root_digest else None
+        return self._draft(reused=True) if self._trees.key() == publication.manifest.root_digest else None
 
     def open_draft(self, publication: Publication) -> Draft:
         """A second tree with the files of the first, which share their bytes with it until they are replaced."""
-        draft = self.base / DRAFT
-        with disk.told(draft):
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir(parents=True)
-            for path in disk.files(self.files):
-                if not path.is_symlink():
-                    copy = draft / path.relative_to(self.files)
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    disk.link(path, copy)
-            (draft / KEY).write_text(publication.manifest.root_digest)
+        with disk.told(self._trees.draft):
+            self._trees.begin(publication.manifest.root_digest)
             self._log("draft", message=f"next to {self.files.name}")
         return self._draft(reused=False)
 
     def close_draft(self, draft: Draft, *, reason: str) -> None:
         """Remove the second tree."""
         with disk.told(self.base):
-            shutil.rmtree(self.base / DRAFT, ignore_errors=True)
-            shutil.rmtree(self.base / RETIRED, ignore_errors=True)
+            self._trees.give_up()
 
     def land(self, draft: Draft, *, message: str) -> None:
         """Swap the two trees in one step; where the file system cannot, hide the repository for the two steps."""
-        drafted = self.base / DRAFT
-        if not drafted.is_dir():
-            raise MovedError(f"{drafted} is gone.", hint="Run the same command again.")
+        if not self._trees.draft.is_dir():
+            raise MovedError(f"{self._trees.draft} is gone.", hint="Run the same command again.")
         with disk.told(self.base):
-            (drafted / KEY).unlink(missing_ok=True)
-            if exchange(self.files, drafted):
+            if self._trees.swap():
                 self._log("land", message=message)
             else:
-                self._land_hidden(drafted, message)
-            self._retire(drafted)
+                self._land_hidden(message)
+            self._trees.retire()
 
     def branches(self) -> dict[str, str]:
         """A folder keeps no branches."""
@@ -267,32 +252,15 @@ class FolderTarget:
     # --- details ---------------------------------------------------------------------------------------------------
 
     def _draft(self, *, reused: bool) -> Draft:
-        return Draft(revision=DRAFT, url=(self.base / DRAFT).as_uri(), reused=reused)
+        return Draft(revision=DRAFT, url=self._trees.draft.as_uri(), reused=reused)
 
-    def _sweep(self) -> None:
-        """Remove what a killed push left: a tree that was replaced, and a draft of nothing."""
-        shutil.rmtree(self.base / RETIRED, ignore_errors=True)
-        if not (self.base / DRAFT / KEY).exists():
-            shutil.rmtree(self.base / DRAFT, ignore_errors=True)
-
-    def _land_hidden(self, drafted: Path, message: str) -> None:
+    def _land_hidden(self, message: str) -> None:
         settings = self.settings()
         self.hide()
-        aside = self.base / RETIRED
-        shutil.rmtree(aside, ignore_errors=True)
-        os.rename(self.files, aside)
-        os.rename(drafted, self.files)
-        os.rename(aside, drafted)
+        self._trees.replace()
         self._log("land", message=message)
         if settings is not None:
             self._set(settings, "settings")
-
-    def _retire(self, old: Path) -> None:
-        """Remove a replaced tree; a kill in the middle leaves it under a name that means nothing."""
-        aside = self.base / RETIRED
-        shutil.rmtree(aside, ignore_errors=True)
-        os.rename(old, aside)
-        shutil.rmtree(aside, ignore_errors=True)
 
     def _remove(self, names: list[str], message: str) -> None:
         for name in names:
@@ -350,36 +318,3 @@ class FolderTarget:
         line = json.dumps({"time": self._clock(), "action": action, **state, **more}, ensure_ascii=False) + "\n"
         with (self.base / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(line)
-
-    def _foreign(self) -> PublisherError | None:
-        if self.base.is_symlink() or self.files.is_symlink():
-            return PublisherError(f"{self.base} is a link.", hint="Publish to a folder of its own.")
-        if self.base.exists() and not (self.base / "settings.json").exists():
-            names = [] if not self.base.is_dir() else [p.name for p in self.base.iterdir() if p.name != "tree"]
-            if not self.base.is_dir() or names:
-                return PublisherError(
-                    f"{self.base} exists and is no repository of this program.", hint="Choose another folder."
-                )
-        return None
-
-    def _nested(self, folder: Path) -> PublisherError | None:
-        inner, outer = self.base.resolve(), folder.resolve()
-        if inner == outer or inner.is_relative_to(outer) or outer.is_relative_to(inner):
-            return PublisherError(
-                f"{self.base} and the checkpoint {folder} lie in each other.", hint="Choose another folder."
-            )
-        return None
-
-    def _space(self, publication: Publication) -> PublisherError | None:
-        place = next(folder for folder in (self.base, *self.base.parents) if folder.exists())
-        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-            return PublisherError(f"{place} cannot be written.", hint="Choose another folder.")
-        present = {path: item.size for path, item in self.tree().items()}
-        needed = sum(e.size for e in publication.manifest.files if present.get(e.path) != e.size)
-        free = shutil.disk_usage(place).free
-        if needed > free:
-            return PublisherError(
-                f"{place} has {free:,} bytes free, the files still to copy need {needed:,}.",
-                hint="Free space or choose another folder, then run the same command again.",
-            )
-        return None

@@ -16,6 +16,7 @@ from publisher.hub.comparison import verify
 from publisher.hub.folder import FolderTarget
 from publisher.hub.push import push
 from publisher.hub.target import Publication
+from publisher.hub.trees import Trees
 from tests.hub.places import FILES, REPO, publication
 
 
@@ -162,7 +163,7 @@ def test_where_trees_cannot_be_swapped_the_repository_is_hidden_for_the_two_step
 ) -> None:
     target = FolderTarget(tmp_path / "hub", REPO)
     push(target, tiny)
-    monkeypatch.setattr("publisher.hub.folder.exchange", lambda first, second: False)
+    monkeypatch.setattr("publisher.hub.trees.exchange", lambda first, second: False)
     new = second(tmp_path)
     assert push(FolderTarget(tmp_path / "hub", REPO), new).verified
     assert verify(target, new.manifest) == []
@@ -195,12 +196,12 @@ def test_an_update_that_was_cut_after_the_swap_is_found_done(
     target = FolderTarget(tmp_path / "hub", REPO)
     push(target, tiny)
 
-    def killed(self: FolderTarget, old: Path) -> None:
+    def killed(self: Trees) -> None:
         raise KeyboardInterrupt
 
     new = second(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(FolderTarget, "_retire", killed)
+        patch.setattr(Trees, "retire", killed)
         with pytest.raises(KeyboardInterrupt):
             push(FolderTarget(tmp_path / "hub", REPO), new)
     assert (target.base / "draft").exists()
