@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+
+from tests.native.zygote import Zygote
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,12 +63,7 @@ def write_job(path: Path, source: Path, quantize: list[str], /, **changes: Any) 
     return path
 
 
-def program(job: Path, **options: Any) -> tuple[int, list[dict[str, Any]], str]:
-    """Exit code, events, standard error."""
-    done = subprocess.run(
-        [sys.executable, "-m", "publisher.native", str(job)], cwd=ROOT, capture_output=True, text=True, **options
-    )
-    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+Program = Callable[..., tuple[int, list[dict[str, Any]], str]]
 
 
 @pytest.fixture
@@ -78,6 +76,35 @@ def job() -> Callable[..., Path]:
     return write_job
 
 
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """What programs are forked from."""
+    made = Zygote()
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def run_program() -> Callable[..., tuple[int, list[dict[str, Any]], str]]:
-    return program
+def run_program(zygote: Zygote) -> Program:
+    """Runs `python -m publisher.native`; exit code, events, standard error."""
+
+    def run(job: Path, **options: Any) -> tuple[int, list[dict[str, Any]], str]:
+        with tempfile.TemporaryFile("w+") as errors:
+            with zygote.start([str(job)], stderr=errors.fileno(), **options) as process:
+                out = process.stdout.read()
+            errors.seek(0)
+            return process.wait(), [json.loads(line) for line in out.splitlines()], errors.read()
+
+    return run
+
+
+@pytest.fixture
+def run_python() -> Program:
+    """As `run_program`, by an interpreter of its own."""
+
+    def run(job: Path, **options: Any) -> tuple[int, list[dict[str, Any]], str]:
+        command = [sys.executable, "-m", "publisher.native", str(job)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
+        return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+    return run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 
 from publisher.checkpoint.modules import fused_groups
 from publisher.native import __main__ as module
+from tests.native.zygote import Zygote
 
 Write = Callable[..., Path]
 Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
@@ -82,6 +82,22 @@ def test_a_job_ends_with_a_complete_checkpoint(small: Path, run_program: Run) ->
     assert 0.05 < record["weight_error"]["overall"] < 0.12
     assert len(record["weight_error"]["modules"]) == 9
     assert record["peak_memory"]["host"] > 0
+
+
+def test_a_forked_program_is_the_program(small: Path, run_program: Run, run_python: Run) -> None:
+    """What the other tests run instead: the same events and exit code, the same bytes, whatever the seed of hashes."""
+    other = small.parents[1] / "other/job.json"
+    other.parent.mkdir()
+    other.write_text(small.read_text().replace(str(small.parent), str(other.parent)))
+    by_seed = [run_python(small, env={**os.environ, "PYTHONHASHSEED": "77"}), run_program(other)]
+    kinds = [[event["kind"] for event in events if event["kind"] != "progress"] for _, events, _ in by_seed]
+    assert kinds == [["start", "done"]] * 2
+    assert [(code, errors) for code, _, errors in by_seed] == [(0, "")] * 2
+    assert digests(small.parent / "checkpoint") == digests(other.parent / "checkpoint")
+    records = [json.loads((path.parent / "checkpoint.quantize.json").read_text()) for path in (small, other)]
+    for own in ("seconds", "peak_memory"):
+        assert all(record.pop(own) for record in records)
+    assert records[0] == records[1]
 
 
 def test_a_second_run_has_nothing_to_do_and_another_plan_is_refused(small: Path, run_program: Run) -> None:
@@ -147,11 +163,7 @@ def test_a_full_disk_exits_5_and_a_second_run_completes(
 ) -> None:
     shards = layers(2, 1024, 1024)
     path = job(tmp_path / "run/job.json", source(tmp_path / "source", shards), modules(shards))
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-
-    code, events, _ = run_program(path, preexec_fn=limit)
+    code, events, _ = run_program(path, file_size=1_000_000)
     assert code == 5
     assert "bytes were still to be written" in events[-1]["payload"]["message"]
     assert "same command again" in events[-1]["payload"]["hint"]
@@ -161,14 +173,11 @@ def test_a_full_disk_exits_5_and_a_second_run_completes(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_polite_stop_exits_6_and_goes_on(
-    source: Write, job: Write, tmp_path: Path, run_program: Run, number: int
+    source: Write, job: Write, tmp_path: Path, run_program: Run, zygote: Zygote, number: int
 ) -> None:
     shards = layers(40, 512, 512)
     path = job(tmp_path / "run/job.json", source(tmp_path / "source", shards), modules(shards), shard_size=3_000_000)
-    with subprocess.Popen(
-        [sys.executable, "-m", "publisher.native", str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
+    with zygote.start([str(path)]) as process:
         assert any('"progress"' in line for line in iter(process.stdout.readline, ""))
         process.send_signal(number)
         lines = process.stdout.read().splitlines()
@@ -182,14 +191,11 @@ def test_a_polite_stop_exits_6_and_goes_on(
 
 
 def test_a_source_that_changed_between_runs_is_refused_by_name(
-    source: Write, job: Write, tmp_path: Path, run_program: Run
+    source: Write, job: Write, tmp_path: Path, run_program: Run, zygote: Zygote
 ) -> None:
     shards = layers(40, 512, 512)
     path = job(tmp_path / "run/job.json", source(tmp_path / "source", shards), modules(shards), shard_size=3_000_000)
-    with subprocess.Popen(
-        [sys.executable, "-m", "publisher.native", str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
+    with zygote.start([str(path)]) as process:
         ledger = tmp_path / "run/staging/ledger.json"
         for line in iter(process.stdout.readline, ""):
             if '"progress"' in line and json.loads(ledger.read_text())["shards"]:
@@ -228,9 +234,9 @@ def test_a_shard_that_shrinks_while_it_is_read_stops_cleanly(
 
 @pytest.mark.slow
 def test_memory_stays_far_below_the_model(source: Write, job: Write, tmp_path: Path, run_program: Run) -> None:
-    """600 MB of groups of 4 MB: what the process grows by while it works is a few groups, not the model."""
+    """300 MB of groups of 2 MB: what the process grows by while it works is a few groups, not the model."""
     weight = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(0)).bfloat16()
-    shards = [{f"layers.{s}.{n}.mlp.up_proj.weight": weight + n for n in range(75)} for s in range(4)]
+    shards = [{f"layers.{s}.{n}.mlp.up_proj.weight": weight + n for n in range(75)} for s in range(2)]
     names, folder = modules(shards), source(tmp_path / "source", shards)
     assert run_program(job(tmp_path / "one/job.json", folder, names[:1], shard_size=50_000_000))[0] == 0
     assert run_program(job(tmp_path / "all/job.json", folder, names, shard_size=50_000_000))[0] == 0
