@@ -15,6 +15,7 @@ from typing import Protocol
 from publisher.errors import CheckpointError
 
 MAX_FILES = 100_000  # the Hub's own limit for a repository
+SHARED_BLOBS = ".huggingface-shared-blobs"  # the Hub client's mark in the store that all its repositories share
 SCORES = ".eval_results"  # the one hidden folder that belongs to a repository: the Hub reads it
 
 
@@ -157,5 +158,9 @@ def _inside(path: Path, root: Path) -> bool:
     target = path.resolve()
     allowed = [root]
     if root.parent.name == "snapshots":  # <cache>/models--org--name/snapshots/<commit> links into ../../blobs
-        allowed.append(root.parent.parent / "blobs")
+        repository = root.parent.parent
+        allowed.append(repository / "blobs")
+        shared = repository.parent / "blobs"  # into which huggingface_hub 2 links further what came over Xet
+        if repository.name.startswith("models--") and (shared / SHARED_BLOBS).is_file():
+            allowed.append(shared)
     return any(target.is_relative_to(folder) for folder in allowed)

@@ -53,6 +53,27 @@ def test_a_link_out_of_the_folder_is_left_out(tmp_path: Path) -> None:
     assert files.outside == ("config.json",)
 
 
+@pytest.mark.parametrize("marked", [True, False])
+def test_the_store_that_the_hub_caches_repositories_share_is_followed_where_it_is_one(
+    tmp_path: Path, marked: bool
+) -> None:
+    """huggingface_hub 2 keeps what came over Xet in `<cache>/blobs/<two digits>/<hash>`, two links away."""
+    store, blobs = tmp_path / "blobs", tmp_path / "models--org--name/blobs"
+    snapshot = tmp_path / "models--org--name/snapshots/abc"
+    for folder in (store / "ab", blobs, snapshot):
+        folder.mkdir(parents=True)
+    if marked:
+        (store / ".huggingface-shared-blobs").write_text("1\n")
+    (store / "ab" / ("ab" * 32)).write_bytes(b"weights")
+    (blobs / "etag").symlink_to(f"../../blobs/ab/{'ab' * 32}")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/etag")
+    (tmp_path / "secret").write_text("mine")
+    (snapshot / "leak.json").symlink_to(tmp_path / "secret")
+    files = LocalFiles(snapshot)
+    assert dict(files.sizes) == ({"model.safetensors": 7} if marked else {})
+    assert "leak.json" in files.outside
+
+
 def test_the_hub_caches_own_links_are_followed(tmp_path: Path) -> None:
     blobs = tmp_path / "models--org--name/blobs"
     snapshot = tmp_path / "models--org--name/snapshots/abc"

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from huggingface_hub import CommitOperationAdd, HfApi, get_session
+from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session
 from huggingface_hub.errors import BadRequestError, GatedRepoError, RepositoryNotFoundError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from publisher.checkpoint import source
+from publisher.checkpoint.files import LocalFiles
 from tests.hub.loopback import Fault, LoopbackHub, Request
 from tests.hub.xorbs import GROUPED_LZ4, LZ4, SHARD_TAG, STORED, Malformed, Store, Xorb, shard_files, unframed
 
@@ -364,3 +366,17 @@ def test_an_upload_that_is_no_xorb_or_no_shard_is_refused(hub: LoopbackHub) -> N
     told = get_session().post(f"{cas}/v2/shards", content=b"nonsense", headers=headers)
     assert told.json() == {"type": "error", "message": "no shard of version 2", "retryable": False}
     assert hub.store.xorbs == {}
+
+
+def test_a_source_that_came_over_xet_is_whole_in_the_clients_cache(
+    hub: LoopbackHub, xet: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client keeps such files two links away from the snapshot, in a store that all repositories share."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    shard = b"a shard " * 3000
+    hub.seed_repo("upstream/model", {"config.json": b"{}", "model.safetensors": shard})
+    found = source.resolve("hf://upstream/model", endpoint=hub.endpoint, token=hub.token)
+    files = LocalFiles(source.fetch(found, endpoint=hub.endpoint, token=hub.token))
+    assert hub.requests("GET", "/reconstructions/")
+    assert (files.outside, files.read("model.safetensors")) == ((), shard)
+    assert files.sizes["model.safetensors"] == len(shard)
