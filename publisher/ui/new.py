@@ -19,6 +19,7 @@ from publisher.errors import PublisherError
 from publisher.journal import RunDirectory
 from publisher.plan.model import Recipe
 from publisher.runners import local
+from publisher.ui import fields as fieldset
 from publisher.ui import form as forms
 from publisher.ui import markup, place
 from publisher.ui.commands import Answer, ask
@@ -30,6 +31,8 @@ EMPTY = (
     "No plan yet. Fill in the form and choose “Make plan”: it reads headers only, downloads no weights, and says for "
     "every module what will happen and why."
 )
+# The button stands at the form's end, the plan at the page's top.
+SHOW_PLAN = "() => { document.getElementById('plan-column').scrollIntoView({block: 'start'}); return []; }"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +50,12 @@ def build(*, space: bool) -> NewPage:
     Args:
         space: whether it is served to strangers, who can plan but not start.
     """
-    fields: dict[str, Any] = {}
     with gr.Row(equal_height=False, elem_classes="columns"):
         with gr.Column(scale=5, min_width=320):
-            _source_fields(fields, space)
-            _target_fields(fields, space)
+            fields = fieldset.build(space=space).of
             plan = gr.Button("Make plan", variant="primary", size="lg", elem_id="make-plan")
         with gr.Column(scale=7, min_width=320, elem_id="plan-column"):
-            gr.HTML(_heading("3", "Plan"))
+            fieldset.heading("3", "Plan")
             shown = gr.HTML(_empty(), elem_id="plan", elem_classes="panel")
             with gr.Column(visible=False) as outcome:
                 command = gr.Code(
@@ -101,6 +102,7 @@ def build(*, space: bool) -> NewPage:
         api_visibility="private",
         concurrency_limit=4,
     )
+    plan.click(None, None, None, js=SHOW_PLAN, api_visibility="private")
     gr.on(
         [component.change for component in fields.values()],
         lambda: (gr.Button(interactive=False), None, _stale()),
@@ -110,116 +112,7 @@ def build(*, space: bool) -> NewPage:
         api_visibility="private",
         trigger_mode="always_last",
     )
-    fields["number_format"].change(
-        lambda value: gr.Radio(value="native", interactive=False) if value == "mxfp4" else gr.Radio(interactive=True),
-        fields["number_format"],
-        fields["engine"],
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    fields["to"].change(
-        lambda value: gr.Textbox(visible=value == forms.FOLDER),
-        fields["to"],
-        fields["folder"],
-        show_progress="hidden",
-        api_visibility="private",
-    )
     return NewPage(start=start, planned=planned, message=message)
-
-
-# --- the form ------------------------------------------------------------------------------------------------------
-
-
-def _source_fields(fields: dict[str, Any], space: bool) -> None:
-    gr.HTML(_heading("1", "Source and format"))
-    with gr.Group():
-        fields["source"] = gr.Textbox(
-            label="Source",
-            placeholder="hf://org/name" if space else "hf://org/name or a folder on this machine",
-            info="An unquantized checkpoint of safetensors. A revision may follow after @.",
-            elem_id="source",
-            max_length=4096,
-        )
-        fields["base_model"] = gr.Textbox(
-            label="Model on the Hub",
-            placeholder="org/name",
-            info="For a folder: which model it is, so that the card can name it and its licence.",
-            elem_id="base-model",
-            max_length=200,
-            visible=not space,
-        )
-        fields["number_format"] = gr.Radio(
-            [("NVFP4 · 16 values a scale", "nvfp4"), ("MXFP4 · 32 values a scale", "mxfp4")],
-            value="nvfp4",
-            label="Format",
-            elem_id="format",
-        )
-        fields["engine"] = gr.Radio(
-            [("native · streams, any size", "native"), ("modelopt · calibrates activations", "modelopt")],
-            value="native",
-            label="Engine",
-            info=None if space else _availability(),
-            elem_id="engine",
-        )
-        fields["quantize"] = gr.Textbox(
-            forms.QUANTIZE, label="Quantize", lines=2, info="Globs over module names, one a line.", elem_id="quantize"
-        )
-        fields["keep"] = gr.Textbox(
-            label="Keep",
-            lines=1,
-            placeholder="*.layers.0.*",
-            info="Globs that win over those above. What no glob matches is kept as it is.",
-            elem_id="keep",
-        )
-    with gr.Accordion("Calibration, evaluation and your part of the card", open=False):
-        fields["calibration"] = gr.Textbox(
-            label="Calibration text",
-            placeholder="calibration.jsonl",
-            info="Text or JSONL for the modelopt engine. Without one the result is weight-only.",
-            elem_id="calibration",
-        )
-        fields["samples"] = gr.Number(forms.SAMPLES, label="Samples", minimum=1, precision=0, elem_id="samples")
-        fields["evaluation"] = gr.Textbox(
-            label="Evaluation text", info="Its weight-only perplexity is measured for the card.", elem_id="evaluation"
-        )
-        fields["card"] = gr.Textbox(
-            label="card.toml", info="What only a person can say on the model card.", elem_id="card-toml"
-        )
-
-
-def _target_fields(fields: dict[str, Any], space: bool) -> None:
-    gr.HTML(_heading("2", "Where it is published"))
-    with gr.Group():
-        fields["repo"] = gr.Textbox(label="Repository", placeholder="org/name-NVFP4", elem_id="repo", max_length=200)
-        fields["gate"] = gr.Radio(
-            [("a person approves", "manual"), ("approved at once", "auto"), ("no gate", "off")],
-            value="manual",
-            label="Gate",
-            info="What visitors must do before they can download.",
-            elem_id="gate",
-        )
-        fields["to"] = gr.Radio(
-            [("Folder", forms.FOLDER), ("Hugging Face Hub", forms.HUB)],
-            value=forms.HUB if space else forms.FOLDER,
-            label="Target",
-            elem_id="to",
-        )
-        fields["folder"] = gr.Textbox("published", label="Folder to publish to", elem_id="folder", visible=not space)
-        fields["private"] = gr.Checkbox(False, label="Keep the repository private", elem_id="private")
-
-
-def _availability() -> str:
-    told = [
-        f"{name} is ready" if not lacking else f"{name} lacks {lacking} (pip install 'fp4-publisher[{name}]')"
-        for name, lacking in place.engines().items()
-    ]
-    return "On this machine: " + "; ".join(told) + "."
-
-
-def _heading(number: str, title: str) -> str:
-    return markup.element(
-        "h2", markup.element("span", markup.text(number), kind="step"), markup.text(title), kind="heading"
-    )
 
 
 def _empty() -> str:
@@ -245,7 +138,7 @@ class Planned:
         recipe: the recipe file.
         card: the card.toml beside it, empty where it needs none.
         run_dir: where it will run.
-        target: the value of `--to`.
+        arguments: of the push but for the recipe: where to, and how the work is shared out.
         ready: whether it can be started here.
     """
 
@@ -254,7 +147,7 @@ class Planned:
     recipe: str
     card: str
     run_dir: str
-    target: str
+    arguments: tuple[str, ...]
     ready: bool
 
 
@@ -265,7 +158,7 @@ def planning(form: Form, *, space: bool, token: str | None) -> Iterator[str | Pl
         text = forms.recipe_text(form, made, space=space)
         with tempfile.TemporaryDirectory(prefix="publisher-plan-") as folder:
             file = Path(folder) / "recipe.yaml"
-            file.write_text(text)
+            file.write_text(forms.planned_text(form, made, space=space))
             card = forms.card_text(form)
             if card:
                 file.with_name(forms.CARD).write_text(card)
@@ -296,14 +189,18 @@ def _planned(form: Form, made: Recipe, text: str, card: str, answer: Answer, *, 
         return markup.notice("error", error.message, hint=hint)
     plan = read_plan(document, made)
     machine = [] if space else document.get("machine", [])  # on a Space another machine will do the work
+    arguments = tuple(forms.push_arguments(form, space=space))
+    stopped = bool(plan.problems) or any(lack.get("fatal") for lack in machine)
+    lacking = None if space or stopped else answer.error  # the card's words; on a Space card.toml is not looked at
+    said = markup.notice("error", lacking.message, hint=lacking.hint) if lacking else ""
     return Planned(
-        html=plan_html(plan, machine),
-        command=forms.shell(forms.push_arguments(form.target, "recipe.yaml")),
+        html=said + plan_html(plan, machine),
+        command=forms.shell(["push", "recipe.yaml", *arguments]),
         recipe=text,
         card=card,
         run_dir=str(document.get("run_dir", "")),
-        target=form.target,
-        ready=not plan.problems and not any(lack.get("fatal") for lack in machine),
+        arguments=arguments,
+        ready=not stopped and not lacking,
     )
 
 
@@ -334,6 +231,6 @@ def start(view: Planned | None) -> str:
         jsonio.write_atomic(recipe, view.recipe)
         if view.card:
             jsonio.write_atomic(run_dir / forms.CARD, view.card)
-    arguments = forms.push_arguments(view.target, str(recipe))
-    local.start([*arguments, "--yes"], run_dir, env=place.command_environment(None, space=False))
+    arguments = ["push", str(recipe), *view.arguments, "--yes"]
+    local.start(arguments, run_dir, env=place.command_environment(None, space=False))
     return run_dir.name

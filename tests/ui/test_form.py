@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from publisher import jsonio
+from publisher.cli import push
 from publisher.errors import PublisherError
-from publisher.plan.recipe import load_recipe
+from publisher.plan.recipe import load_recipe, recipe_from_mapping
 from publisher.ui import form as forms
 from publisher.ui.form import Form
 
@@ -111,11 +114,175 @@ def test_the_run_is_named_after_the_repository(form: Form, name: str) -> None:
 
 def test_the_command_is_quoted_for_a_shell() -> None:
     form = replace(FILLED, folder="my folder; rm -rf x")
-    command = forms.shell(forms.push_arguments(form.target, "recipe.yaml"))
+    command = forms.shell(["push", "recipe.yaml", *forms.push_arguments(form)])
     assert command == "publisher push recipe.yaml --to 'folder:my folder; rm -rf x'"
-    assert (
-        forms.shell(forms.push_arguments(replace(FILLED, to="hf").target, "r.yaml")) == "publisher push r.yaml --to hf"
+    assert forms.push_arguments(replace(FILLED, to="hf")) == ["--to", "hf"]
+
+
+def test_how_the_work_is_shared_out_is_said_by_options_the_command_knows() -> None:
+    shared = replace(FILLED, workers=4.0, device="cuda:1")
+    arguments = forms.push_arguments(shared)
+    assert arguments == ["--to", "folder:published", "--workers", "4", "--device", "cuda:1"]
+    known = {name for option in push.command.params for name in option.opts}
+    assert {part for part in arguments if part.startswith("--")} <= known
+    assert "--workers" not in forms.push_arguments(replace(shared, engine="modelopt"))  # it has one process
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"device": "cuda:1 --yes"}, "Device: 'cuda:1 --yes' is none"),
+        ({"workers": 65.0}, "65 is not between 1 and 64"),
+        ({"workers": -1.0}, "-1 is not between"),
+        ({"workers": 1.5}, "no whole number"),
+        ({"workers": float("inf")}, "no whole number"),
+        ({"keep": "\ud800"}, "half a character"),
+        ({"shard_size": "big"}, "shard_size"),
+        ({"name": "../x"}, "name"),
+    ],
+)
+def test_a_field_that_means_nothing_is_refused_by_name(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(PublisherError) as caught:
+        forms.recipe(replace(FILLED, **change), tmp_path)
+    assert said in caught.value.message
+
+
+def test_a_space_writes_no_home_of_its_machine_out() -> None:
+    form = replace(FILLED, folder="~root/x")
+    assert forms.push_arguments(form, space=True) == ["--to", "folder:~root/x"]
+    assert forms.push_arguments(replace(FILLED, folder="~nobody-here/x")) == ["--to", "folder:~nobody-here/x"]
+
+
+# --- everything else a recipe can say ------------------------------------------------------------------------------
+
+
+def test_statistics_are_the_native_engine_s_and_a_calibration_text_modelopt_s(tmp_path: Path) -> None:
+    both = replace(FILLED, statistics="seen.safetensors", calibration="text.txt", kv_cache="fp8-cast")
+    native = forms.recipe(both, tmp_path)
+    assert (native.statistics, native.calibration) == (tmp_path / "seen.safetensors", None)
+    assert (native.activations, native.kv_cache) == ("calibrated", "fp8-cast")
+    modelopt = forms.recipe(replace(both, engine="modelopt"), tmp_path)
+    assert modelopt.statistics is None
+    assert modelopt.calibration is not None
+    assert modelopt.activations == "calibrated"
+
+
+def test_what_has_no_field_is_said_in_yaml(tmp_path: Path) -> None:
+    more = """
+    # a comment
+    also: [{format: fp8, quantize: ["*.self_attn.*_proj"]}]
+    sparsity: {pattern: "paired-4:8", modules: ["*.up_proj"]}
+    evaluation: {windows: 4, prompt: Once}
+    """
+    form = replace(FILLED, layout="compressed-tensors", mode="mse", shard_size="1GB", evaluation="e.txt", more=more)
+    made = forms.recipe(form, tmp_path)
+    assert (made.layout, made.mode, made.shard_size) == ("compressed-tensors", "mse", 10**9)
+    assert [(one.format, one.quantize) for one in made.also] == [("fp8", ("*.self_attn.*_proj",))]
+    assert made.sparsity is not None
+    assert made.sparsity.modules == ("*.up_proj",)
+    assert made.evaluation is not None
+    assert (made.evaluation.data, made.evaluation.windows, made.evaluation.prompt) == (tmp_path / "e.txt", 4, "Once")
+    again = forms.recipe(replace(FILLED, engine="modelopt", calibration="c", more="calibration: {seed: 3}"), tmp_path)
+    assert again.calibration is not None
+    assert (again.calibration.seed, again.calibration.samples) == (3, forms.SAMPLES)
+
+
+TAKEN = {
+    "name": "x",
+    "source": "/etc",
+    "format": "mxfp4",
+    "engine": "native",
+    "layout": "quark",
+    "mode": "max",
+    "activations": "none",
+    "kv_cache": "none",
+    "quantize": ["*"],
+    "keep": ["*"],
+    "statistics": "/etc/passwd",
+    "calibration": {"data": "/etc/passwd", "samples": 1},
+    "evaluation": {"data": "/etc/passwd"},
+    "target": {"repo": "a/b", "gate": "off", "private": True},
+    "card": "/etc/passwd",
+    "shard_size": 5000,
+}
+
+
+@pytest.mark.parametrize("key", TAKEN)
+def test_a_key_that_has_a_field_is_refused_by_name(key: str) -> None:
+    with pytest.raises(PublisherError) as caught:
+        forms.more(jsonio.dump_yaml({key: TAKEN[key]}))
+    for label in (known for known in forms.LABELS if known.partition(".")[0] == key):
+        assert f"`{label}` has the field “{forms.LABELS[label]}”" in caught.value.message
+
+
+def test_every_path_of_a_recipe_has_a_field() -> None:
+    schema = jsonio.data("schemas/recipe.schema.json")["properties"]
+    inner = {f"{key}.{name}": one for key, held in schema.items() for name, one in held.get("properties", {}).items()}
+    paths = {key for key, held in {**schema, **inner}.items() if held.get("$ref") == "#/$defs/line"}
+    assert paths == {"source", "statistics", "calibration.data", "evaluation.data", "card"}
+    assert paths <= set(forms.LABELS)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("colour: blue", "unknown key 'colour'; known keys are activations"),
+        ("also: [{format: fp4, quantize: ['*']}]", "'fp4' is none of fp8"),
+        ("sparsity: 2:4", "sparsity"),
+        ("calibration: {seed: 1}", "'data' is a required property"),
+        ("evaluation: all of it", "evaluation"),
+        ("- also", "More of the recipe is a list"),
+        ("also", "More of the recipe is a str"),
+        ("2026-13-01", "month"),
+        ("a: 1\na: 2", "occurs twice at line 2"),
+        ("a: &x 1\nb: *x", "aliases are not read at line 2"),
+        ("sparsity: !!python/object/apply:os.system [ls]", "tag"),
+        ("{<<: {target: {repo: a/b}}}", "`target.repo` has the field"),
+        ("<<: [1]", "merging"),
+        ("[" * 60_000, "recursion"),
+        ("{a: " * 300 + "1" + "}" * 300, "unknown key 'a'"),
+        ("sparsity: " + "{a: " * 3000 + "1" + "}" * 3000, "More of the recipe cannot be read"),
+        ("a: " + "1" * 5000, "More of the recipe"),
+        ("evaluation: {windows: 0x" + "f" * 5000 + "}", "thousands of digits"),
+        ("a: " + "1:" * 500 + "1.5", "too large"),
+        ("? [a]\n: b", "unhashable"),
+        ("1: 2", "unknown key '1'"),
+        ("a: [1", "More of the recipe is not the YAML this program reads"),
+        ("---\na: 1\n---\nb: 2", "another document"),
+        ("\x00", "special characters"),
+        ("\ud800", "half a character"),
+        ('keys: "\\ud800"', "half a character"),
+        ("#" * 70_000, "70,000 characters are more than the 65,536"),
+    ],
+)
+def test_yaml_of_a_stranger_ends_in_a_sentence(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(PublisherError) as caught:
+        forms.recipe(replace(FILLED, more=text), tmp_path)
+    assert said in caught.value.message
+    assert caught.value.hint
+    assert len(caught.value.message) < 1500
+
+
+def test_yaml_of_comments_alone_says_nothing(tmp_path: Path) -> None:
+    assert forms.recipe(replace(FILLED, more="# nothing\n"), tmp_path) == forms.recipe(FILLED, tmp_path)
+
+
+def test_the_recipe_that_a_space_plans_names_none_of_the_typed_paths(tmp_path: Path) -> None:
+    form = replace(
+        FILLED,
+        source="hf://org/m",
+        statistics="/secret/statistics",
+        evaluation="/secret/evaluation",
+        card="/secret/card",
+        to="hf",
     )
+    made = forms.recipe(form, tmp_path, space=True)
+    planned, shown = forms.planned_text(form, made, space=True), forms.recipe_text(form, made, space=True)
+    assert "secret" not in planned
+    assert shown.count("/secret/") == 3
+    assert recipe_from_mapping(yaml.safe_load(planned), tmp_path, "it").activations == "calibrated"
+    text = forms.planned_text(replace(form, engine="modelopt", calibration="/secret/text"), made, space=True)
+    assert "secret" not in text
 
 
 def test_fields_that_were_never_touched_have_their_defaults() -> None:
