@@ -16,7 +16,6 @@ import importlib.metadata
 import json
 import math
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -85,7 +84,7 @@ SUBJECTS = [
     Subject("MXFP4 floor", "torchao, FLOOR", "torchao", "floor"),
     ours("MXFP4 ceil", format="mxfp4", mode="ceil", activations="dynamic"),
     Subject("MXFP4 ceil", "torchao, CEIL", "torchao", "ceil"),
-    Subject("MXFP4 ceil6", "native's kernel; no layout has a word for it", "kernels", "ceil6"),
+    ours("MXFP4 ceil6", "native, compressed-tensors layout", format="mxfp4", mode="ceil6", **CT, activations="dynamic"),
     Subject("MXFP4 ceil6", "torchao, RCEIL", "torchao", "rceil"),
     Subject("MXFP4 ceil6", "modelopt, MXFP4_DEFAULT_CFG (ties down)", "modelopt", "MXFP4_DEFAULT_CFG"),
 ]
@@ -115,9 +114,6 @@ class Work:
         if subject.tool == "native":
             self._native(subject, out)
             return out
-        if subject.tool == "kernels":
-            self._values(subject.how, out)
-            return out
         interpreter = self.options.python.get(subject.tool, sys.executable)
         command = [interpreter, str(ROOT / "benchmarks/vendors.py"), subject.tool, subject.how, str(self.source)]
         partial = out.with_suffix(".partial")
@@ -133,25 +129,6 @@ class Work:
         path.write_text(json.dumps(recipe))  # JSON is YAML
         _run([sys.executable, "-m", "publisher", "quantize", str(path), "--run-dir", str(run)])
         (run / "checkpoint").rename(out)
-
-    def _values(self, mode: str, out: Path) -> None:
-        """A copy of the source with the values that MXFP4 weights of a mode have, where no recipe can ask for it."""
-        import torch
-        from safetensors.torch import load_file, save_file
-
-        from publisher.formats import mxfp4
-        from publisher.native import kernels
-
-        partial = out.with_suffix(".partial")
-        shutil.copytree(self.source, partial, ignore=shutil.ignore_patterns("*.safetensors"))
-        for path in sorted(self.source.glob("*.safetensors")):
-            tensors = load_file(path)
-            for name in [name for name in tensors if name.endswith("_proj.weight")]:
-                weight = tensors[name]
-                payload, scales = kernels.quantize_mxfp4(weight, kernels.block_amax(weight, 32), mode)
-                tensors[name] = torch.from_numpy(mxfp4.dequantize(payload.numpy(), scales.numpy()))
-            save_file(tensors, partial / path.name, metadata={"format": "pt"})
-        partial.rename(out)
 
     def _statistics(self) -> Path:
         path = self.folder / "statistics.safetensors"

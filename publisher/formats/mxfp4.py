@@ -6,14 +6,15 @@ own results for those depend on undefined casts.
 
 | | native, quark 0.11 | quark 0.13 | compressed-tensors 0.20 | modelopt 0.47 |
 |---|---|---|---|---|
-| scale modes | all four; quark all but ceil6 | even, floor, ceil | even | ceil6 |
+| scale modes | all four; quark all but ceil6 | even, floor, ceil | even (its layout: all four) | ceil6 |
 | ties | to even | to even | to even | towards zero |
 | weight that rounds to zero | code 0 | code 0 | code 8 if it is < 0 | code 8 unless it is > 0 |
 | all-zero block | 0 (quark floor, ceil: 104), bytes 0x00 | 1 (104), bytes 0x00 | 0, bytes 0x00 | 0, bytes 0x88 |
 
-`native` writes Quark's layout, in mode `even` with Quark's bytes. Code 8 (-0.0) is legal and means zero; only a byte
-comparison notices. In modes floor and ceil Quark takes the logarithm in the weights' own precision, which can move a
-scale by one code beside a power of two; here they are exact.
+`native` writes Quark's layout, in mode `even` with Quark's bytes. The library compressed-tensors has mode `even` alone;
+its layout says no mode, so the others are written there too, with the library's elements and signs. Code 8 (-0.0) is
+legal and means zero; only a byte comparison notices. In modes floor and ceil Quark takes the logarithm in the weights'
+own precision, which can move a scale by one code beside a power of two; here they are exact.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ POLICIES: dict[str, Policy] = {
         Policy(name="native", zero_codes={"even": 0, "floor": 0, "ceil": 0, "ceil6": 0}),
         Policy(name="quark", zero_codes={"even": 0, "floor": 104, "ceil": 104}),
         Policy(name="quark-0.13", zero_codes={"even": 1, "floor": 104, "ceil": 104}, lowest_code=1),
-        Policy(name="compressed-tensors", zero_codes={"even": 0}, signs="negative"),
+        Policy(name="compressed-tensors", zero_codes={"even": 0, "floor": 0, "ceil": 0, "ceil6": 0}, signs="negative"),
         Policy(name="modelopt", zero_codes={"ceil6": 0}, ties="down", signs="not-positive"),
     )
 }

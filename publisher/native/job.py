@@ -21,7 +21,7 @@ ENGINE = "native"
 # format: layout: modes
 ABILITIES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "nvfp4": {"modelopt": ("max", "mse", "four-over-six"), "compressed-tensors": ("max", "mse")},
-    "mxfp4": {"quark": ("even", "floor", "ceil", "ceil6"), "compressed-tensors": ("even",)},
+    "mxfp4": {"quark": ("even", "floor", "ceil"), "compressed-tensors": ("even", "floor", "ceil", "ceil6")},
 }
 ACTIVATIONS = {"nvfp4": ("none", "calibrated"), "mxfp4": ("dynamic", "none")}
 

@@ -21,7 +21,7 @@ MAX_RECIPE = 4 << 20
 HUB_SOURCE = re.compile(r"hf://[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[A-Za-z0-9][\w./-]{0,199})?")
 ENGINES = ("vllm", "sglang")
 MODES = {"nvfp4": ("max", "mse", "four-over-six"), "mxfp4": ("even", "floor", "ceil")}
-COMPRESSED_MODES = {"nvfp4": ("max", "mse"), "mxfp4": ("even",)}  # what compressed-tensors computes or has a word for
+COMPRESSED_MODES = {"nvfp4": ("max", "mse"), "mxfp4": ("even", "floor", "ceil", "ceil6")}  # it says no MXFP4 scale mode
 DEFAULT_LAYOUT = {"nvfp4": "modelopt", "mxfp4": "quark"}
 _UNITS = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3, "ki": 1024, "Mi": 1024**2, "Gi": 1024**3}
 
@@ -159,12 +159,12 @@ def _layout(recipe: Recipe) -> Iterator[str]:
         yield f"`layout`: no serving engine loads {recipe.format} in {recipe.layout} layout; use quark"
     elif pair == ("nvfp4", "quark"):
         yield "`layout`: NVFP4 in quark layout is not available in this version; use modelopt"
-    if recipe.mode == "ceil6" and recipe.layout == "quark":
-        yield "`mode`: quark layout has no name for ceil6 in its configuration; use even, floor or ceil"
-    elif recipe.mode not in MODES[recipe.format] and recipe.mode != "ceil6":
+    if recipe.mode not in (*MODES[recipe.format], *COMPRESSED_MODES[recipe.format]):
         yield f"`mode`: {recipe.mode} has no meaning for {recipe.format}; use {' or '.join(modes[recipe.format])}"
     elif recipe.mode not in modes[recipe.format]:
-        yield f"`mode`: {recipe.layout} layout has no name for {recipe.mode}; use {' or '.join(modes[recipe.format])}"
+        other = "; compressed-tensors layout need not say it" if recipe.mode == "ceil6" else ""
+        allowed = " or ".join(modes[recipe.format])
+        yield f"`mode`: {recipe.layout} layout has no name for {recipe.mode}; use {allowed}{other}"
 
 
 def _engine(recipe: Recipe) -> Iterator[str]:

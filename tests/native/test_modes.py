@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from publisher.formats import fouroversix, nvfp4, sweep
+from publisher.formats import fouroversix, mxfp4, nvfp4, sweep
 from tests.builders.sources import int4
 from tests.builders.tiny import kimi, llama
 from tests.native.test_runs import found, quantized, weights
@@ -42,6 +42,27 @@ def test_a_mode_writes_the_reference_bytes_and_validates(
     assert np.array_equal(payload.numpy(), made.payload)
     assert np.array_equal(scales.view(torch.uint8).numpy(), made.block_scales)
     assert scale.numpy().reshape(-1)[0] == made.global_scale
+    assert found(tmp_path) == []
+
+
+@pytest.mark.parametrize("mode", ["floor", "ceil", "ceil6"])
+def test_any_mxfp4_mode_is_what_compressed_tensors_reads(mode: Any, tmp_path: Path, run_program: Run) -> None:
+    """Its library makes mode even only; what it unpacks of the others is what their arithmetic means."""
+    from compressed_tensors.compressors.mxfp4 import MXFP4PackedCompressor
+    from compressed_tensors.quantization import preset_name_to_scheme
+
+    quantize = {"format": "mxfp4", "layout": "compressed-tensors", "mode": mode}
+    folder, _ = quantized(tmp_path, llama(), run_program, **quantize)
+    stored, source = weights(folder), weights(tmp_path / "source")
+    values = source[f"{NAME}.weight"].float().numpy()
+    policy = mxfp4.POLICIES["compressed-tensors"]
+    made = mxfp4.quantize(values, mode=mode, policy=policy)
+    assert np.array_equal(stored[f"{NAME}.weight_packed"].numpy(), made.payload)
+    assert np.array_equal(stored[f"{NAME}.weight_scale"].numpy(), made.block_scales)
+    assert (made.block_scales != mxfp4.quantize(values, mode="even", policy=policy).block_scales).any()
+    state = {part: stored[f"{NAME}.{part}"] for part in ("weight_packed", "weight_scale")}
+    read = MXFP4PackedCompressor.decompress(state, preset_name_to_scheme("MXFP4A16", ["Linear"]))
+    assert np.array_equal(read["weight"].float().numpy(), made.dequantize())
     assert found(tmp_path) == []
 
 
