@@ -29,14 +29,13 @@ from publisher.formats.spec import Role
 from publisher.native import kernels, recode
 from publisher.native.events import emit
 from publisher.native.job import Job
+from publisher.native.memory import READ_AHEAD, WRITE_BEHIND
 from publisher.native.source import SourceTensors
 from publisher.native.sparsity import Pruning
 from publisher.native.stream import ReadAhead, WriteBehind
 from publisher.native.units import Task
 
 STAGE = "quantize"
-_READ_AHEAD = 256 << 20  # bytes of weights in memory, those worked on included; a larger unit is there alone
-_WRITE_BEHIND = 128 << 20
 _PIECE, _SMALLEST = 16 << 20, 64 << 10  # what a copied tensor counts as while it waits: at most, at least
 
 Stop = Callable[[], None]
@@ -88,8 +87,8 @@ class Quantizer:
             EngineError: the disk is full.
         """
         with (
-            ReadAhead(tasks, self._load, _memory, _READ_AHEAD) as tasks_read,
-            WriteBehind(_WRITE_BEHIND) as behind,
+            ReadAhead(tasks, self._load, _memory, READ_AHEAD) as tasks_read,
+            WriteBehind(WRITE_BEHIND) as behind,
         ):
             for task, weights in tasks_read:
                 self._stop()
@@ -168,23 +167,24 @@ class Quantizer:
         """All experts of a layer's projection as one tensor, expert by expert."""
         stack = recode.Stack(self._source, ref, self._device, self._stop)
         meter = kernels.ErrorMeter.on(self._device)
+        scale: list[memoryview] = []
         if stack.recast:
             exponent = stack.exponent()
-            scale = memoryview(np.float32(2.0**exponent).tobytes())
+            scale = [memoryview(np.float32(2.0**exponent).tobytes())]
             self._sink.write(stack.named("payload"), stack.taken_over(exponent), note=None)
         else:
             largest = stack.largest()
-            scale = _raw(kernels.global_scale(largest, self._job.producer))
 
             def encode(weight: Tensor) -> tuple[Tensor, Tensor]:
                 amax = kernels.block_amax(weight, self._job.stored.spec.block)
                 parts = self._encode(ref, weight, amax, largest, meter)
+                scale[:] = [_raw(parts["global_scale"])]  # that of the mode, for every expert the same
                 return parts["payload"], parts["block_scale"]
 
             self._sink.write(stack.named("payload"), stack.quantized(encode), note=None)
         note = stack.note() if stack.recast else _note(meter)
         self._sink.write(stack.named("block_scale"), stack.scales(), note=note)
-        self._sink.write(stack.named("global_scale"), [scale])
+        self._sink.write(stack.named("global_scale"), scale)
         if self._inputs:
             self._sink.write(f"{ref.name}{recode.INPUT[recode.STACK]}", [memoryview(self._inputs[ref.name].tobytes())])
         wrote(ref)
@@ -257,7 +257,8 @@ def _refuse_not_finite(ref: TensorRef, weight: Tensor, peak: Tensor) -> None:
         raise CheckpointError(
             f"{ref.shard}: {ref.name} holds {count:,} NaN or infinite values of {ref.elements:,}; "
             "it cannot be quantized.",
-            hint="Download the shard again; if they are really in the model, keep this module in the recipe.",
+            hint="Download the shard again; if they are really in the model, keep this module in the recipe, or say "
+            "--on-nan keep.",
         )
 
 

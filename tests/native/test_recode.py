@@ -213,6 +213,26 @@ def test_bf16_stacks_are_what_modelopt_exports(gpt_oss: Path, tmp_path: Path, ru
                 assert torch.equal(own, scales.view(torch.uint8).T)
 
 
+@pytest.mark.parametrize("mode", ["mse", "four-over-six"])
+def test_a_mode_s_stacks_are_what_its_experts_are_alone(
+    mode: str, gpt_oss: Path, tmp_path: Path, run_program: Run
+) -> None:
+    """Under the global scale of the mode, which of four-over-six is another than that of max."""
+    from publisher.formats import fouroversix, sweep
+
+    reference = sweep if mode == "mse" else fouroversix
+    out = quantized(tmp_path, run_program, gpt_oss, format="nvfp4", mode=mode, quantize=["*.experts.*"])
+    assert findings(out, gpt_oss) == ()
+    before, after = tensors(gpt_oss), tensors(out)
+    name = STACK.format(1, "down_proj")
+    rows = before[name].transpose(1, 2).float().numpy()
+    largest = abs(rows).max()
+    for expert in range(EXPERTS):
+        made = reference.quantize(rows[expert], global_amax=largest)
+        assert after[f"{name}_weight_scale_2"].item() == made.global_scale
+        assert (made.payload == after[name][expert].numpy().T).all()
+
+
 def test_a_stack_s_input_scale_is_that_of_its_largest_expert(blocks: Path, tmp_path: Path, run_program: Run) -> None:
     """One scale for all experts, so an expert that no token reached needs no range of its own."""
     seen = {}
