@@ -231,7 +231,12 @@ def _not_finite(expert: StoredWeight, what: str) -> CheckpointError:
         f"{expert.ref.shard}: {expert.name} holds {what}; it cannot be quantized."
         if "values" in what
         else f"{expert.ref.shard}: {expert.name}: {what}; it cannot be quantized.",
-        hint="Download the shard again; if they are really in the model, keep this layer's experts in the recipe.",
+        hint="Download the shard again; if they are really in the model, "
+        + (
+            "say --on-nan keep."
+            if "values" in what
+            else "start from another source: blocks are not kept beside others."
+        ),
     )
 
 

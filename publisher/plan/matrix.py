@@ -46,8 +46,9 @@ class Matrix:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its own name, then those of the stack it lies in."""
-        return (self.name, *self.aliases)
+        """Its own name, then those of the stack it lies in, or of the tensors it is stacked in."""
+        held = fused_expert_tensors(self.module) if self.stacked else ()
+        return (self.name, *self.aliases, *(f"{self.name}.{suffix}" for suffix in held))
 
     @property
     def name(self) -> str:

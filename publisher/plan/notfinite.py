@@ -38,10 +38,13 @@ def not_finite(
 
 
 def kept_whole(plan: Plan, modules: Iterable[str]) -> tuple[str, ...]:
-    """These modules with all that engines load as one layer with them, in name order."""
+    """These modules with all that engines load as one layer with them, in name order.
+
+    A tensor that holds all experts of a layer is named as the layer, and does not tell which of them is meant.
+    """
     asked = set(modules)
     groups = {decision.group for decision in plan.quantized if decision.group and decision.module in asked}
-    layers = {layer for name in asked if (layer := moe_module(name))}
+    layers = {moe_module(name) or name for name in asked}
     return tuple(
         sorted(
             decision.module

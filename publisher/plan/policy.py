@@ -13,7 +13,6 @@ from publisher.checkpoint.modules import layer_of, role_of
 from publisher.matching import Globs
 from publisher.plan.matrix import Matrix
 from publisher.plan.model import KEEP, QUANTIZE, Decision, Recipe
-from publisher.plan.obstacles import fused_expert_tensors
 
 NO_PATTERN = "no quantize pattern matches"
 ROUTER = "no serving engine loads a quantized router"
@@ -87,7 +86,4 @@ class Policy:
 
     def wants(self, matrix: Matrix) -> str | None:
         """The quantize pattern that asks for stacked experts, by the module's or a tensor's name."""
-        names = [matrix.name, *(f"{matrix.name}.{suffix}" for suffix in fused_expert_tensors(matrix.module))]
-        if any(self.keep.first_match(name) for name in names):
-            return None
-        return next((p for name in names if (p := self.quantize.first_match(name))), None)
+        return None if self._first(self.keep, matrix) else self._first(self.quantize, matrix)

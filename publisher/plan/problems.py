@@ -11,7 +11,7 @@ from publisher.checkpoint.open import Checkpoint
 from publisher.formats.spec import FORMATS
 from publisher.plan.matrix import Matrix
 from publisher.plan.model import KEEP, QUANTIZE, Decision, Recipe
-from publisher.plan.obstacles import FLOATS, by_class, fused_expert_tensors, listed
+from publisher.plan.obstacles import FLOATS, by_class, listed
 from publisher.plan.policy import PROTECTED, ROUTER, Policy
 from publisher.plan.proof import moe_module
 from publisher.units import format_bytes
@@ -57,7 +57,6 @@ def problems(
 
 def _unmatched(policy: Policy, matrices: Sequence[Matrix]) -> Iterator[str]:
     names = [name for m in matrices for name in m.names]
-    names += [f"{m.name}.{suffix}" for m in matrices if m.stacked for suffix in fused_expert_tensors(m.module)]
     globs = [policy.quantize, *(globs for _, globs in policy.also)]
     for pattern in (pattern for one in globs for pattern in one.unused(names)):
         yield f"the quantize pattern {pattern!r} matches none of the {len(matrices):,} weight matrices; correct it"

@@ -18,11 +18,13 @@ from publisher.checkpoint.experts import SCALES, STACKS
 from publisher.checkpoint.header import TensorRef
 from publisher.checkpoint.modules import Module
 from publisher.checkpoint.open import Checkpoint
-from publisher.formats import e8m0
+from publisher.formats import e4m3, e8m0
 from publisher.plan.model import Plan
 from publisher.plan.obstacles import by_class
 
 PIECE = 8 << 20
+CODED = frozenset({"F8_E4M3"})
+_SCALES = ("weight_scale", "weight_scale_inv")
 # Unsigned type, mask of everything but the sign, and the bit pattern of infinity (IEEE 754; BF16 is F32's upper half).
 PATTERNS: Mapping[str, tuple[str, int, int]] = {
     "BF16": ("<u2", 0x7FFF, 0x7F80),
@@ -48,14 +50,14 @@ def scan(
 
     Args:
         checkpoint: where they are.
-        names: tensor names; those that are not BF16, F16 or F32, nor scales of MXFP4 blocks, are passed over.
+        names: tensor names; those that are not BF16, F16, F32 or FP8, nor scales of MXFP4 blocks, are passed over.
         progress: called with (bytes read, bytes in all).
 
     Raises:
         CheckpointError: a shard is shorter than its header says.
     """
     refs = sorted(
-        (ref for name in names if (ref := checkpoint.tensors[name]).dtype in PATTERNS or _is_scales(ref)),
+        (ref for name in names if _is_read(ref := checkpoint.tensors[name])),
         key=lambda ref: (ref.shard, ref.begin),
     )
     total, done = sum(ref.size for ref in refs), 0
@@ -74,14 +76,17 @@ def scan(
                 yield Flaw(tensor=ref.name, shard=ref.shard, kind=kind, count=count)
 
 
-def _is_scales(ref: TensorRef) -> bool:
-    return ref.dtype == "U8" and ref.name.endswith(SCALES)
+def _is_read(ref: TensorRef) -> bool:
+    return ref.dtype in PATTERNS or ref.dtype in CODED or (ref.dtype == "U8" and ref.name.endswith(SCALES))
 
 
 def _look(ref: TensorRef, piece: bytes) -> tuple[int, int, int]:
     """Largest magnitude as a bit pattern, number of NaN, number of infinities."""
     if ref.dtype == "U8":  # power-of-two scales: none is zero, one code is NaN
         return 1, piece.count(e8m0.NAN_CODE), 0
+    if ref.dtype in CODED:  # no infinity, and one code of each sign is NaN
+        codes: npt.NDArray[np.uint8] = np.frombuffer(piece, np.uint8) & np.uint8(e4m3.NAN_CODE)
+        return int(codes.max(initial=0)), int((codes == e4m3.NAN_CODE).sum()), 0
     kind, mask, infinity = PATTERNS[ref.dtype]
     raw: npt.NDArray[Any] = np.frombuffer(piece, kind)
     bits = raw & raw.dtype.type(mask)
@@ -92,7 +97,7 @@ def _look(ref: TensorRef, piece: bytes) -> tuple[int, int, int]:
 
 
 def weights_of(plan: Plan, checkpoint: Checkpoint) -> list[str]:
-    """The tensors a plan quantizes; of those stored in INT4 or FP8 the scales, which make or break a group."""
+    """The tensors a plan quantizes; of those stored in INT4 the scales, which make or break a group, of FP8 both."""
     names = [name for decision in plan.quantized for name in _read(*_holder(checkpoint, decision.module))]
     return list(dict.fromkeys(names))
 
@@ -111,7 +116,7 @@ def _read(module: Module, part: str) -> list[str]:
         stack = part if part in STACKS else STACKS[0]
         return [module.tensors[s].name for s in (stack, f"{stack}{SCALES}") if s in module.tensors]
     if is_encoded(module):
-        return [ref.name for suffix, ref in module.tensors.items() if suffix in ("weight_scale", "weight_scale_inv")]
+        return [ref.name for suffix, ref in module.tensors.items() if suffix in _SCALES or ref.dtype in CODED]
     return [module.weight.name] if module.weight is not None else []
 
 

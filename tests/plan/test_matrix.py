@@ -17,7 +17,8 @@ def test_a_stack_counts_as_one_until_somebody_asks(headers: Any, shapes: Any) ->
     stack = found["model.layers.0.mlp.experts"]
     assert stack.stacked
     assert stack.size == 2 * 4 * (192 * 64 + 64 * 96)
-    assert stack.names == ("model.layers.0.mlp.experts",)
+    assert stack.names[0] == stack.name == "model.layers.0.mlp.experts"
+    assert set(stack.names[1:]) == {f"{stack.name}.{projection}" for projection in ("gate_up_proj", "down_proj")}
 
 
 def test_blocks_count_as_a_stack_of_all_their_bytes(headers: Any, shapes: Any) -> None:

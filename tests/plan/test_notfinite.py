@@ -12,7 +12,7 @@ from publisher.plan.decide import make_plan
 from publisher.plan.model import Plan
 from publisher.plan.notfinite import kept_whole, not_finite, without
 from publisher.plan.recipe import recipe_from_mapping
-from tests.builders.sources import int4
+from tests.builders.sources import fp8, fused, int4
 from tests.builders.tiny import Tiny, bf16, kimi, llama, values_of
 
 EXPERT = "language_model.model.layers.1.mlp.experts.2"
@@ -61,6 +61,29 @@ def test_a_scale_that_is_not_finite_counts_for_its_weight(tmp_path: Path) -> Non
     scale.data = values.tobytes()
     plan, checkpoint = planned(stored, tmp_path)
     assert not_finite(plan, checkpoint) == {f"{EXPERT}.up_proj": 1}
+
+
+def test_a_code_that_is_no_number_counts_for_its_weight(tmp_path: Path) -> None:
+    stored, _ = fp8(kimi())
+    codes = bytearray(stored.tensors[f"{EXPERT}.up_proj.weight"].data)
+    codes[5], codes[9], codes[11] = 0x7F, 0xFF, 0x7E
+    stored.tensors[f"{EXPERT}.up_proj.weight"].data = bytes(codes)
+    plan, checkpoint = planned(stored, tmp_path)
+    assert not_finite(plan, checkpoint) == {f"{EXPERT}.up_proj": 2}
+
+
+def test_experts_in_one_tensor_are_kept_with_their_layer(tmp_path: Path) -> None:
+    layer = "language_model.model.layers.1.mlp.experts"
+    stacked, _ = fused(kimi())
+    plan, checkpoint = planned(damaged(stacked, f"{layer}.down_proj", np.nan), tmp_path, quantize=["*.experts.*"])
+    found = not_finite(plan, checkpoint)
+    assert found == {layer: 1}
+    kept = kept_whole(plan, found)
+    assert set(kept) == {d.module for d in plan.quantized if d.module.startswith(f"{layer}.")}
+    assert kept
+    final = make_plan(without(plan.recipe, kept), checkpoint)
+    assert final.problems == ()
+    assert not any(d.module.startswith(f"{layer}.") for d in final.quantized)
 
 
 def test_a_dead_weight_is_finite(tmp_path: Path) -> None:
