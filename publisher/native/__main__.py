@@ -143,7 +143,12 @@ def _work_off(torch: Any, path: Path, work: Work, writer: StagedWriter, stop: St
     progress = TensorProgress(STAGE, left, total=len(work.source.refs))
     shards = [shard.name for shard in work.layout if shard.name not in writer.finished]
     chosen = devices.crew(
-        torch, job.device, job.workers, shards=len(shards), size=sum(task.unit.size for task in tasks)
+        torch,
+        job.device,
+        job.workers,
+        shards=len(shards),
+        size=sum(task.unit.size for task in tasks),
+        largest=max((task.unit.memory for task in tasks if task.unit.quantized), default=0),
     )
     kind = chosen[0] if len(set(chosen)) == 1 else job.device
     alone = len(chosen) == 1

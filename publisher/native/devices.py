@@ -49,7 +49,7 @@ def gpus(torch: Any) -> int:
     return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
 
 
-def crew(torch: Any, name: str, workers: int | None, *, shards: int, size: int) -> tuple[str, ...]:
+def crew(torch: Any, name: str, workers: int | None, *, shards: int, size: int, largest: int = 0) -> tuple[str, ...]:
     """The device of every process that takes part; never more processes than shards.
 
     Args:
@@ -58,6 +58,7 @@ def crew(torch: Any, name: str, workers: int | None, *, shards: int, size: int) 
         workers: how many; None chooses.
         shards: how many shards there still are to write.
         size: bytes there still are to read.
+        largest: bytes of the largest weights that are in memory together.
 
     Raises:
         EngineError: no such GPU, or none at all.
@@ -72,7 +73,7 @@ def crew(torch: Any, name: str, workers: int | None, *, shards: int, size: int) 
         names: Sequence[str] = [f"cuda:{number % count}" for number in range(workers or count)]
     else:
         found = str(device(torch, name))
-        names = [found] * (workers or (1 if found != "cpu" else _fitting(size)))
+        names = [found] * (workers or (1 if found != "cpu" else _fitting(size, largest)))
     return tuple(names[: max(1, min(shards, MOST))])
 
 
@@ -81,7 +82,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _fitting(size: int) -> int:
+def _fitting(size: int, largest: int) -> int:
     free = available_host_bytes()
-    by_memory = MOST if free is None else free // MEMORY_EACH
+    by_memory = MOST if free is None else free // (MEMORY_EACH + 2 * largest)
     return max(1, min(cores() // CORES_EACH, size // BYTES_EACH, by_memory))

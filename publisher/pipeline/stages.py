@@ -325,7 +325,9 @@ class Run:
 
     def _run_engine(self, plan: Plan) -> None:
         engine = ENGINES[plan.recipe.engine]
-        preflight.refuse(preflight.preflight(plan, self.directory.path))
+        order = self.prepared.order
+        lacks = preflight.preflight(plan, self.directory.path, device=order.device, workers=order.workers)
+        preflight.refuse(lacks)
         self.journal.emit("quantize", "start", message=f"engine {plan.recipe.engine}")
         write_job(
             engine,
@@ -334,8 +336,8 @@ class Run:
             source_dir=self.folder.absolute(),
             output=self.directory.checkpoint.absolute(),
             staging=self.directory.staging.absolute(),
-            device=self.prepared.order.device,
-            workers=self.prepared.order.workers,
+            device=order.device,
+            workers=order.workers,
             not_finite=self._not_finite,
         )
         run_job(engine.command(self.directory.job), self.journal, stage="quantize")

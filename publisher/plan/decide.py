@@ -23,7 +23,7 @@ from publisher.plan.policy import Policy
 from publisher.plan.problems import problems as found_problems
 from publisher.plan.problems import warnings
 from publisher.plan.proof import disagreements
-from publisher.plan.sizes import disk_needed, kv_scales_size, memory_needed, quantized_size, shard_count
+from publisher.plan.sizes import Stack, disk_needed, kv_scales_size, memory_needed, quantized_size, shard_count
 
 
 def make_plan(recipe: Recipe, checkpoint: Checkpoint, *, commit: str | None = None) -> Plan:
@@ -131,13 +131,17 @@ def _shards(recipe: Recipe, checkpoint: Checkpoint, matrices: Sequence[Matrix], 
 
 def _memory(recipe: Recipe, checkpoint: Checkpoint, matrices: Sequence[Matrix], decisions: Sequence[Decision]) -> int:
     groups: dict[str, list[TensorRef]] = defaultdict(list)
+    stacks: list[Stack] = []
     for matrix, decision in zip(matrices, decisions, strict=True):
-        if decision.action == QUANTIZE:
-            groups[decision.group or matrix.name].append(matrix.once)
-    stacks = {matrix.aliases[-1] for matrix in matrices if matrix.fused is not None}
-    copied = (m for name, m in checkpoint.modules.items() if name not in stacks)
-    largest = max((ref.size for module in copied for ref in module.tensors.values()), default=0)
-    return memory_needed(recipe, checkpoint.tensor_bytes, groups.values(), largest)
+        packed = matrix.fused is not None and matrix.fused.form == "mxfp4"
+        if decision.action != QUANTIZE or (packed and recipe.format == "mxfp4"):  # codes that are copied
+            continue
+        if matrix.experts:
+            stacks.append(Stack(experts=matrix.experts, elements=matrix.once.elements, taken_over=packed))
+        else:
+            groups[decision.group or matrix.name].append(matrix.weight)
+    tensors = len(checkpoint.tensors)
+    return memory_needed(recipe, checkpoint.tensor_bytes, groups.values(), stacks, tensors=tensors)
 
 
 def _classes(

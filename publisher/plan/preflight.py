@@ -15,11 +15,16 @@ from pathlib import Path
 import psutil
 
 from publisher.errors import EngineError, PublisherError
+from publisher.native.memory import available_host_bytes, limit_of_group
 from publisher.plan.model import Plan, Recipe
+from publisher.plan.sizes import memory_of
 from publisher.units import format_bytes
 
 LIBRARIES = {"native": ("torch",), "modelopt": ("torch", "transformers", "modelopt")}
 SLACK = 0.9  # memory estimates err on the large side
+MOST_PROCESSES = 64  # the engine native starts no more
+DEVICES = Path("/dev")
+VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +44,17 @@ class Lack:
     fatal: bool = True
 
 
-def preflight(plan: Plan, run_dir: Path) -> tuple[Lack, ...]:
+def preflight(plan: Plan, run_dir: Path, *, device: str = "auto", workers: int | None = None) -> tuple[Lack, ...]:
     """Everything this machine lacks for a plan.
 
     Args:
         plan: what is to be done.
         run_dir: where it is to be done; need not exist yet.
+        device: where the arithmetic runs; `all` is one process for every GPU.
+        workers: processes that share the work; None lets the engine choose as many as fit into memory.
     """
-    return (*_disk(plan, run_dir), *_memory(plan), *_engine(plan.recipe), *_files(plan.recipe))
+    processes = _processes(plan, device, workers)
+    return (*_disk(plan, run_dir), *_memory(plan, processes), *_engine(plan.recipe), *_files(plan.recipe))
 
 
 def refuse(lacks: tuple[Lack, ...]) -> None:
@@ -80,16 +88,38 @@ def _disk(plan: Plan, run_dir: Path) -> Iterator[Lack]:
         )
 
 
-def _memory(plan: Plan) -> Iterator[Lack]:
-    memory = psutil.virtual_memory()
-    needed = plan.memory_needed
-    hint = "Use engine native, which streams." if plan.recipe.engine == "modelopt" else "Use a larger machine."
-    if needed * SLACK > memory.total and plan.recipe.engine == "native":
-        message = f"The machine has {format_bytes(memory.total)} of memory; this plan needs {format_bytes(needed)}."
+def _memory(plan: Plan, processes: int) -> Iterator[Lack]:
+    machine, limit = psutil.virtual_memory(), limit_of_group()
+    total, free = int(machine.total), int(machine.available)
+    if limit is not None and limit < total:
+        total, free = limit, min(free, available_host_bytes() or free)
+    needed = memory_of(plan.memory_needed, processes)
+    told = "this plan" if processes < 2 else f"this plan with {processes} processes"
+    hint = "Take fewer --workers." if processes > 1 else "Use a larger machine."
+    if plan.recipe.engine == "modelopt":
+        hint = "Use engine native, which streams."
+    if needed * SLACK > total and plan.recipe.engine == "native":
+        message = f"The machine has {format_bytes(total)} of memory; {told} needs {format_bytes(needed)}."
         yield Lack(kind="memory", message=message, hint=hint)
-    elif needed * SLACK > memory.available:
-        message = f"{format_bytes(memory.available)} of memory are free; this plan may need {format_bytes(needed)}."
+    elif needed * SLACK > free:
+        message = f"{format_bytes(free)} of memory are free; {told} may need {format_bytes(needed)}."
         yield Lack(kind="memory", message=message, hint=hint, fatal=False)
+
+
+def _processes(plan: Plan, device: str, workers: int | None) -> int:
+    """How many processes will share the work, as far as that is asked for and not chosen by what fits."""
+    if plan.recipe.engine != "native":
+        return 1
+    asked = workers or (_gpus() if device == "all" else 1)
+    return max(1, min(asked, plan.shards, MOST_PROCESSES))
+
+
+def _gpus() -> int:
+    """GPUs a process would see, by the files of their drivers, so that nothing large is loaded to count them."""
+    for setting in VISIBLE:
+        if os.environ.get(setting):
+            return len(os.environ[setting].split(","))
+    return max(1, len([path for path in DEVICES.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()]))
 
 
 def _engine(recipe: Recipe) -> Iterator[Lack]:

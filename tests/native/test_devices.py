@@ -38,6 +38,7 @@ def test_by_default_cores_work_and_memory_decide(monkeypatch: pytest.MonkeyPatch
     assert len(devices.crew(fake(0), "auto", None, shards=500, size=1 * GB)) == 1
     monkeypatch.setattr(devices, "available_host_bytes", lambda: 7 * GB)
     assert len(devices.crew(fake(0), "cpu", None, shards=500, size=2000 * GB)) == 2
+    assert len(devices.crew(fake(0), "cpu", None, shards=500, size=2000 * GB, largest=2 * GB)) == 1
     monkeypatch.setattr(devices, "cores", lambda: 2)
     assert len(devices.crew(fake(0), "cpu", None, shards=500, size=2000 * GB)) == 1
     assert devices.crew(fake(1), "auto", None, shards=500, size=2000 * GB) == ("cuda",)

@@ -46,3 +46,35 @@ def test_free_memory_is_the_machine_s_or_what_a_control_group_leaves(
     assert memory.available_host_bytes() == 4096 * 1024
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "none")
     assert memory.available_host_bytes() is None
+
+
+V2 = ("", "memory.max", "memory.current", "")
+V1 = ("memory/", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+
+
+@pytest.mark.parametrize(("version", "line"), [(V2, "0::/jobs/one"), (V1, "4:cpu,memory:/jobs/one\n0::/elsewhere")])
+def test_a_limit_is_that_of_any_group_around_and_cached_files_are_free(
+    version: tuple[str, ...], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terabyte that was read fills a container's account with files, and none of that is taken from anybody."""
+    mount, most, used, prefix = version
+    own = tmp_path / mount / "jobs/one"
+    own.mkdir(parents=True)
+    (tmp_path / "cgroup").write_text(f"1:name=systemd:/x\n{line}\n")
+    (tmp_path / "meminfo").write_text("MemAvailable:    4096000 kB\n")
+    for place, limit, taken in ((own, 10_000, 9_000), (own.parent, 8_000, 7_900)):
+        (place / most).write_text(f"{limit}\n")
+        (place / used).write_text(f"{taken}\n")
+    rows = f"{prefix}cache 9\n{prefix}inactive_file 4000\n{prefix}active_file 1000\n{prefix}unevictable 5\n"
+    (own / "memory.stat").write_text(f"inactive_file 11\n{rows}" if prefix else rows)
+    (own.parent / "memory.stat").write_text(f"{prefix}inactive_file 5000\n")
+    for name, path in (("GROUP", tmp_path), ("OWN", tmp_path / "cgroup"), ("MEMINFO", tmp_path / "meminfo")):
+        monkeypatch.setattr(memory, name, path)
+    assert memory.limit_of_group() == 8_000
+    assert memory.available_host_bytes() == 8_000 - 2_900
+    (own.parent / most).write_text("max\n" if not mount else f"{(1 << 63) - 4096}\n")
+    assert memory.limit_of_group() == 10_000
+    assert memory.available_host_bytes() == 10_000 - 4_000
+    (own / most).unlink()
+    assert memory.limit_of_group() is None
+    assert memory.available_host_bytes() == 4096000 * 1024

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from publisher.errors import EngineError, PublisherError
+from publisher.plan import preflight as preflight_module
 from publisher.plan.decide import make_plan
 from publisher.plan.preflight import preflight, refuse
 
@@ -26,6 +27,7 @@ def plan(headers: Any, shapes: Any, recipe: Any, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(10**13, 0, 10**13))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(preflight_module, "limit_of_group", lambda: None)
     return make_plan(recipe(), headers(shapes("llama")))
 
 
@@ -62,6 +64,41 @@ def test_little_memory(plan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (lack,) = preflight(plan, tmp_path)
     assert not lack.fatal
     refuse((lack,))
+
+
+def test_memory_is_counted_for_every_process(plan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = SimpleNamespace(total=3 * plan.memory_needed, available=3 * plan.memory_needed)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    many = replace(plan, shards=10)
+    assert preflight(many, tmp_path) == ()
+    (lack,) = preflight(many, tmp_path, workers=4)
+    assert (lack.kind, lack.fatal) == ("memory", True)
+    assert "this plan with 4 processes needs" in lack.message
+    assert "--workers" in lack.hint
+    assert preflight(plan, tmp_path, workers=4) == (), "one shard is written by one process"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")
+    (lack,) = preflight(many, tmp_path, device="all")
+    assert "8 processes" in lack.message
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidia3", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(preflight_module, "DEVICES", tmp_path)
+    (lack,) = preflight(many, tmp_path, device="all")
+    assert "4 processes" in lack.message
+
+
+def test_a_container_has_what_its_control_group_allows(
+    plan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight_module, "limit_of_group", lambda: 1 << 28)
+    (lack,) = preflight(plan, tmp_path)
+    assert lack.fatal
+    assert "The machine has 268 MB" in lack.message
+    monkeypatch.setattr(preflight_module, "limit_of_group", lambda: 32 << 30)
+    monkeypatch.setattr(preflight_module, "available_host_bytes", lambda: 1 << 28)
+    (lack,) = preflight(plan, tmp_path)
+    assert not lack.fatal
+    assert "268 MB of memory are free" in lack.message
 
 
 def test_a_library_that_is_not_installed(plan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
