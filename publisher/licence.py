@@ -65,6 +65,7 @@ class Licence:
 
     Args:
         files: every file of terms, sorted by path; empty where the source ships none.
+        main: which of them is the licence's text; None where none is (a notice alone is not).
         declared: the upstream card's `license`, None where it has none.
         recognised: identifier of the main file's text where it is a known one and nothing is added to it.
         metadata: `license` and, where needed, `license_name` and `license_link` for the result's card.
@@ -75,6 +76,7 @@ class Licence:
     """
 
     files: tuple[LicenceFile, ...]
+    main: str | None = None
     declared: str | None
     recognised: str | None
     metadata: Mapping[str, Any]
@@ -118,6 +120,7 @@ def read(files: Files, *, repo: str | None = None, commit: str | None = None) ->
     asked = _duties(upstream, contents)
     return Licence(
         files=found,
+        main=main,
         declared=", ".join(declared) or None,
         recognised=recognised,
         metadata=metadata,

@@ -225,7 +225,7 @@ def card_context(
         licence=terms,
         person=person,
         gated=gate,
-        reproduce=reproduce(plan, upstream, repo),
+        reproduce=reproduce(plan, upstream, repo, target),
         citation=citation(upstream, person, repo),
         tool=f"fp4-publisher {__version__}",
     )

@@ -64,6 +64,8 @@ def _libraries(record: Mapping[str, Any]) -> Iterator[Row]:
         yield Row("Commits of the tools", Value(", ".join(commits), f"{RECORD}: environment.commits"))
     command = around.get("command")
     words = [word for word in command if isinstance(word, str)] if isinstance(command, list) else []
+    if words[:1] == ["__main__.py"]:  # of our programs only this one is a package that is run
+        words[:1] = ["python -m publisher.native"]
     if words:
         yield Row("Program", Value(" ".join(words), f"{RECORD}: environment.command", code=True))
     settings = [f"{k}={v}" for k, v in sorted(mapping(around.get("settings")).items()) if isinstance(v, str)]

@@ -93,7 +93,7 @@ def gate_keys(gate: Mapping[str, Any], *, title: str, licence: Licence) -> dict[
 def _prompt(title: str, licence: Licence) -> str:
     named = licence.metadata.get("license_name") or licence.metadata["license"]
     terms = ", ".join(named) if isinstance(named, list) else str(named)
-    where = " The full text is in this repository." if licence.files else ""
+    where = " The full text is in this repository." if licence.main else ""
     return (
         f"{title} is a quantized copy of another publisher's model and comes under the same terms ({terms}).{where} "
         "By asking for access you say that you have read them and will keep to them."

@@ -14,7 +14,7 @@ from typing import Any
 from publisher import jsonio
 from publisher.card.person import part
 from publisher.card.upstream import Upstream
-from publisher.plan.model import Plan
+from publisher.plan.model import Plan, TargetSpec
 
 RECIPE = "recipe.yaml"
 _UNSAFE = re.compile(r"[{}\\%#&~^_$]")
@@ -28,13 +28,20 @@ class Reproduce:
     recipe: str | None
 
 
-def reproduce(plan: Plan | None, upstream: Upstream, repo: str | None) -> Reproduce:
-    """The commands that make, publish and check it."""
+def reproduce(plan: Plan | None, upstream: Upstream, repo: str | None, target: TargetSpec | None = None) -> Reproduce:
+    """The commands that make, publish and check it.
+
+    Args:
+        plan: None for a checkpoint made elsewhere.
+        upstream: the source.
+        repo: what it is published as.
+        target: the settings it is published with, which options may have set otherwise than the recipe.
+    """
     verify = (f"publisher verify hf://{repo}",) if repo else ()
     if plan is None:
         made = f"publisher push --checkpoint ./checkpoint --source hf://{upstream.repo.text}"
         return Reproduce(commands=(made + (f" --repo {repo}" if repo else ""), *verify), recipe=None)
-    return Reproduce(commands=(f"publisher push {RECIPE}", *verify), recipe=_recipe(plan, upstream))
+    return Reproduce(commands=(f"publisher push {RECIPE}", *verify), recipe=_recipe(plan, upstream, target))
 
 
 def citation(upstream: Upstream, person: Mapping[str, Any], repo: str | None) -> tuple[str, ...]:
@@ -58,15 +65,16 @@ def _entries(upstream: Upstream, person: Mapping[str, Any], repo: str | None) ->
         )
 
 
-def _recipe(plan: Plan, upstream: Upstream) -> str:
-    """The recipe as it was run; paths lose their folders, a Hub source is named with its commit."""
-    body = plan.recipe.to_json()
+def _recipe(plan: Plan, upstream: Upstream, target: TargetSpec | None) -> str:
+    """The recipe as it was run, without the person's words, which nobody else has; paths lose their folders."""
+    body = {key: value for key, value in plan.recipe.to_json().items() if key != "card"}
+    if target is not None and "target" in body:
+        body["target"] = {"repo": target.repo, "gate": target.gate, "private": target.private}
     body["source"] = f"hf://{upstream.repo.text}@{upstream.commit}" if upstream.commit else "./source"
     for key in ("calibration", "evaluation"):
         if isinstance(body.get(key), dict) and "data" in body[key]:
             body[key] = {**body[key], "data": "./" + str(body[key]["data"]).rpartition("/")[2]}
-    for key in ("card", "statistics"):
-        if key in body:
-            body[key] = "./" + str(body[key]).rpartition("/")[2]
+    if "statistics" in body:
+        body["statistics"] = "./" + str(body["statistics"]).rpartition("/")[2]
     remark = "# The source was a local folder: put it, and the files named here, beside this recipe.\n"
     return ("" if upstream.commit else remark) + jsonio.dump_yaml(body)

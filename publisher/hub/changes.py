@@ -41,7 +41,10 @@ class FileChange:
         return "added" if self.before is None else "removed" if self.after is None else "changed"
 
     def __str__(self) -> str:
-        sizes = [format_bytes(size) for size in (self.before, self.after) if size is not None]
+        there = [size for size in (self.before, self.after) if size is not None]
+        sizes = [format_bytes(size) for size in there]
+        if len(set(sizes)) < len(set(there)):  # so near each other that only bytes tell them apart
+            sizes = [f"{size:,} B" for size in there]
         return f"{self.kind} {self.path} ({' to '.join(sizes)})"
 
     def to_json(self) -> dict[str, Any]:

@@ -146,8 +146,8 @@ class _Push(Routes):
             return LEFT_OUT
         if draft is None:
             hidden = self.closed is None or self.closed.private
-            how = "these files lie where they will be seen" if hidden else "what users see is these files already"
-            return f"nothing is to be merged, {how}"
+            why = "the repository was private while it was filled" if hidden else "users see these files already"
+            return f"nothing to merge: {why}"
         self.land()
         self.shown = True
         self.attempt(lambda: self.landing.close_draft(draft, reason="It has landed."))
@@ -233,7 +233,7 @@ class _Push(Routes):
         return PushRecord(
             target=self.target.kind,
             repo=self.target.repo,
-            url=self.target.url,
+            url=self.target.url if self.publication.propose else self.landing.url,
             route=self.route,
             commit=self.head,
             revision=self.place.revision,

@@ -29,7 +29,7 @@ def test_everything_recorded_is_said() -> None:
     assert {row.label: row.value.text for row in environment_rows(RECORD)} == {
         "Libraries": "modelopt 0.47.0, torch 2.13.0",
         "Commits of the tools": f"fp4-publisher {'a' * 40}",
-        "Program": "__main__.py job.json",
+        "Program": "python -m publisher.native job.json",
         "Environment variables": "CUDA_LAUNCH_BLOCKING=1",
         "Hardware": "8 × NVIDIA B200",
         "Driver and runtime": "NVIDIA 580.95.05, CUDA 13.0",

@@ -66,6 +66,14 @@ def test_the_form_holds_the_persons_fields(nvfp4: Path, inputs: dict[str, Any]) 
     assert {kind for kind in found["extra_gated_fields"].values() if isinstance(kind, str)} <= FIELD_TYPES
 
 
+def test_the_form_sends_nobody_to_a_text_that_is_not_there(nvfp4: Path, inputs: dict[str, Any], source: Path) -> None:
+    assert "The full text is in this repository." in metadata(nvfp4, inputs)["extra_gated_prompt"]
+    (source / "LICENSE").rename(source / "NOTICE")
+    found = metadata(nvfp4, inputs, source=resolve(str(source)))["extra_gated_prompt"]
+    assert "same terms" in found
+    assert "full text" not in found, "a notice is no licence"
+
+
 @pytest.mark.parametrize(
     "front", ["license: apache-2.0", "license: other\nlicense_name: kimi", "license: modified-mit", "a: b"]
 )

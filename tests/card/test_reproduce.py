@@ -6,8 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from publisher.card.reproduce import citation, reproduce
 from publisher.card.upstream import read_upstream
+from publisher.plan.model import Plan, Recipe, TargetSpec
 from tests.card.conftest import BIBTEX
 
 
@@ -20,6 +23,26 @@ def test_a_foreign_checkpoint_is_pushed_and_verified(inputs: dict[str, Any]) -> 
     )
     assert found.recipe is None
     assert len(reproduce(None, upstream, None).commands) == 1
+
+
+def test_the_recipe_says_what_was_published_and_holds_nothing_that_nobody_else_has(inputs: dict[str, Any]) -> None:
+    """An option goes over the recipe's own target; card.toml is not in the repository."""
+    upstream = read_upstream(inputs["source"], inputs["original"], inputs["person"])
+    target = TargetSpec(repo="example-lab/X", gate="auto", private=True)
+    recipe = Recipe(
+        name="tiny", source="x", format="nvfp4", layout="modelopt", engine="native", mode="max", activations="none",
+        card=Path("/somewhere/card.toml"), target=TargetSpec(repo="example-lab/X"),
+    )  # fmt: skip
+    plan = Plan(
+        recipe=recipe, source_label="x", source_commit=None, decisions=(), classes=(), exclude=(),
+        quantization_config={}, hf_quant_config=None, bytes_before=0, bytes_after=0, shards=1, disk_needed=0,
+        memory_needed=0,
+    )  # fmt: skip
+    text = reproduce(plan, upstream, "example-lab/X", target).recipe
+    assert text is not None
+    found = yaml.safe_load(text)
+    assert found["target"] == {"repo": "example-lab/X", "gate": "auto", "private": True}
+    assert "card" not in found
 
 
 def test_our_entry_needs_a_name_and_a_year(inputs: dict[str, Any], source: Path) -> None:

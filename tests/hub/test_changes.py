@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from publisher.hub.changes import changes, sight
+from publisher.hub.changes import FileChange, changes, sight
 from publisher.hub.push import push
 from publisher.hub.target import Publication, Settings
+from publisher.units import format_bytes
 from tests.hub.places import FILES, FolderPlace, HubPlace, publication
 
 Place = FolderPlace | HubPlace
@@ -83,3 +84,11 @@ def test_a_sight_tells_states_apart_and_is_empty_where_nothing_differs(place, ti
     assert len(second - first) == 1, "another content is another state"
     place.put("notes.md", b"mine")
     assert sight(place.target(), tiny.manifest) == first
+
+
+def test_sizes_that_look_alike_are_told_in_bytes() -> None:
+    assert str(FileChange(path="README.md", before=13_001, after=13_040)) == "changed README.md (13,001 B to 13,040 B)"
+    assert (
+        str(FileChange(path="a", before=13_000, after=2_000_000)) == f"changed a (13.0 kB to {format_bytes(2_000_000)})"
+    )
+    assert str(FileChange(path="a", before=13_000, after=13_000)) == "changed a (13.0 kB to 13.0 kB)"

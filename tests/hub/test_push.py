@@ -123,7 +123,7 @@ def test_a_push_of_what_is_there_says_of_every_step_why_it_does_nothing(place: P
     assert told == {
         "weights": "weights: all 2 file(s) are there already",
         "last commit": "last commit: everything else is there already, and nothing is stale",
-        "merge": "merge: nothing is to be merged, what users see is these files already",
+        "merge": "merge: nothing to merge: users see these files already",
         "release": "release: it is public, gate manual already",
         "tag": "tag: a folder keeps no tags" if isinstance(place, FolderPlace) else "tag: left out by --no-tag",
     }
@@ -414,6 +414,7 @@ def test_a_new_branch_of_a_public_repository_appears_whole(published: HubPlace, 
     assert repo.head == head
     assert set(states) == {len(expected(new)) + 1}
     assert (record.revision, set(repo.sides)) == ("next", {"next"})
+    assert record.url == f"{published.hub.endpoint}/{REPO}/tree/next", "where these files are seen"
     assert repo.tags[record.tag] == repo.sides["next"][-1][0] == record.commit
 
 
