@@ -50,7 +50,7 @@ def scan(
 
     Args:
         checkpoint: where they are.
-        names: tensor names; those that are not BF16, F16, F32 or FP8, nor scales of MXFP4 blocks, are passed over.
+        names: tensor names; those that are not BF16, F16, F32 or FP8, nor E8M0 scales, are passed over.
         progress: called with (bytes read, bytes in all).
 
     Raises:
@@ -77,12 +77,18 @@ def scan(
 
 
 def _is_read(ref: TensorRef) -> bool:
-    return ref.dtype in PATTERNS or ref.dtype in CODED or (ref.dtype == "U8" and ref.name.endswith(SCALES))
+    return ref.dtype in PATTERNS or ref.dtype in CODED or _is_power(ref)
+
+
+def _is_power(ref: TensorRef) -> bool:
+    """Whether a tensor holds scales that are powers of two: of MXFP4 blocks, and of FP8 weights that have such."""
+    own = ref.name.endswith(SCALES) or ref.name.rpartition(".")[2] in _SCALES
+    return own and ref.dtype in ("U8", "F8_E8M0")
 
 
 def _look(ref: TensorRef, piece: bytes) -> tuple[int, int, int]:
     """Largest magnitude as a bit pattern, number of NaN, number of infinities."""
-    if ref.dtype == "U8":  # power-of-two scales: none is zero, one code is NaN
+    if _is_power(ref):  # none is zero, and one code is NaN
         return 1, piece.count(e8m0.NAN_CODE), 0
     if ref.dtype in CODED:  # no infinity, and one code of each sign is NaN
         codes: npt.NDArray[np.uint8] = np.frombuffer(piece, np.uint8) & np.uint8(e4m3.NAN_CODE)

@@ -125,6 +125,8 @@ def test_headers_that_cannot_be_right(
         (int4(weight_scale=torch.tensor([[0.25, float("nan")]] + [[0.25, 0.25]] * 7).bfloat16()), 32),
         (int4(weight_scale=torch.tensor([[0.25, float("inf")]] + [[0.25, 0.25]] * 7).bfloat16()), 32),
         (fp8(weight_scale_inv=torch.full((1, 1), float("nan"))), 512),
+        (fp8(weight_scale_inv=None, weight_scale=torch.tensor([[float("inf")]] + [[0.5]] * 7).bfloat16()), 64),
+        (fp8(weight_scale_inv=None, weight_scale=torch.tensor([[255, 127]] + [[127] * 2] * 7).to(torch.uint8)), 32),
         (fp8(weight=torch.tensor([0x7F] + [0x38] * 511, dtype=torch.uint8).view(torch.float8_e4m3fn).view(8, 64)), 1),
     ],
 )

@@ -80,6 +80,14 @@ def test_of_encoded_weights_the_scales_are_looked_at(tmp_path: Path) -> None:
     assert (flaw.tensor, flaw.kind) == (f"{module}.weight_scale", "zero")
 
 
+@pytest.mark.parametrize(("name", "dtype"), [("weight_scale", "U8"), ("weight_scale_inv", "F8_E8M0")])
+def test_scales_that_are_powers_of_two_have_one_code_that_is_no_number(name: str, dtype: str, tmp_path: Path) -> None:
+    tiny = llama()
+    tiny.tensors[f"a.{name}"] = Tensor(dtype, (4, 2), bytes([0, 254, 255, 127, 255, 1, 2, 3]))
+    tiny.tensors["b.weight"] = Tensor("U8", (4, 2), bytes([255] * 8))
+    assert [(flaw.tensor, flaw.kind, flaw.count) for flaw in scanned(tiny, tmp_path)] == [(f"a.{name}", "nan", 2)]
+
+
 def test_sentences_name_class_tensor_and_remedy() -> None:
     flaws = [Flaw(tensor=f"model.layers.{n}.mlp.up_proj.weight", shard="a", kind="zero", count=4) for n in range(9)]
     text = list(sentences(flaws))
