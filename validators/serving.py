@@ -213,7 +213,7 @@ def unservable_command(serving: Serving) -> Iterator[Found]:
 
     Why: who follows the card meets a traceback.
     Fix: name the engines and versions that load it.
-    Seen: W4A16_NVFP4, which vLLM refuses up to 0.23; quant_algo mxfp4, which vLLM and SGLang refuse.
+    Seen: W4A16_NVFP4, which vLLM 0.17.1 refuses; quant_algo mxfp4, which vLLM and SGLang refuse.
     """
     quant = serving.checkpoint.quant
     if quant is None or quant.format not in ("nvfp4", "mxfp4"):

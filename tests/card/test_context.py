@@ -119,7 +119,7 @@ def test_weight_only_and_missing_scales_are_said(nvfp4: Path, inputs: dict[str, 
     (nvfp4 / "config.json").write_text(json.dumps(config))
     text = render(make(nvfp4, inputs))
     assert "not quantized (weight-only)" in text
-    assert "vLLM** 0.33 or newer" in text
+    assert "vLLM** 0.23 or newer" in text
     assert "| native |" not in text
 
 

@@ -108,3 +108,18 @@ def test_the_rules_verdicts_name_engines_that_refuse_or_are_not_known(nvfp4: Pat
     assert "transformers 5.23" not in found, "the table names it already"
     assert unread(report) == (("vLLM 0.33.0, ATOM of 2026", "x"),), "versions with one reason stand together"
     assert unread({"engines": None}) == unread(None) == ()
+
+
+def test_the_card_and_the_verdict_name_the_same_first_version() -> None:
+    """Two tables speak of vLLM and modelopt's layout: what the card recommends, what the verdict refuses."""
+    accepted = jsonio.data("engines/algorithms.json")["accepts"]
+    for activations, algorithm in (("static", "NVFP4"), ("none", "W4A16_NVFP4")):
+        first = accepted[algorithm]["vllm"]
+        rows = [
+            row
+            for row in jsonio.data("engines/serving.json")["engines"]
+            if (row["engine"], row["layout"], row["format"]) == ("vLLM", "modelopt", "nvfp4")
+            and activations in row["activations"]
+        ]
+        said = [row["version"].removesuffix(" or newer") for row in rows]
+        assert [first.startswith(version) for version in said] == [True], (algorithm, first, said)
