@@ -1,4 +1,8 @@
-"""A workspace with a tiny source, a recipe, and the command line run as a user runs it: in a process of its own."""
+"""A workspace with a tiny source, a recipe, and the command line run as a user runs it: in a process of its own.
+
+One test of every verb starts that process afresh (here or in tests/hub/test_canaries.py), the others let it be forked
+from one that has imported the same.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests import warm
 from tests.builders.tiny import llama
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,9 +69,9 @@ class Workspace:
         (self.folder / f"{form}.yaml").write_text(RECIPE.format(form=form) + extra)
         return f"{form}.yaml"
 
-    def publisher(self, *arguments: str, code: int | None = 0, **env: str) -> Done:
+    def publisher(self, *arguments: str, code: int | None = 0, fresh: bool = False, **env: str) -> Done:
         done = subprocess.run(
-            [sys.executable, "-m", "publisher", *arguments],
+            [sys.executable if fresh else warm.python(), "-m", "publisher", *arguments],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), **self.env, **env},
             capture_output=True,

@@ -19,7 +19,7 @@ def test_a_model_is_observed_and_the_file_serves(workspace: Workspace) -> None:
     lines = [" ".join(f"t{source.randrange(3, 256)}" for _ in range(30)) for _ in range(3)]
     (workspace.folder / "text.txt").write_text("\n".join(lines))
     arguments = ["--data", "text.txt", "--samples", "3", "--device", "cpu", "--output", "made/s.safetensors"]
-    done = workspace.publisher("calibrate", str(SLICE), *arguments, "--format", "json")
+    done = workspace.publisher("calibrate", str(SLICE), *arguments, "--format", "json", fresh=True)
     assert done.json["modules"] == 15
     assert done.json["unreached"] == []
     with safe_open(workspace.folder / "made/s.safetensors", "np") as file:

@@ -12,7 +12,8 @@ from tests.hub.loopback import LoopbackHub
 
 
 def test_card_prints_what_the_files_say(pushed: Workspace) -> None:
-    done = pushed.publisher("card", "run/checkpoint", "--source", "source", "--card", "card.toml", "--repo", "demo/x")
+    asked = ("card", "run/checkpoint", "--source", "source", "--card", "card.toml", "--repo", "demo/x")
+    done = pushed.publisher(*asked, fresh=True)
     assert done.out.startswith("---\n")
     assert "# x" in done.out
     assert "MXFP4" in done.out

@@ -10,7 +10,7 @@ from tests.cli.conftest import Workspace
 def test_a_checkpoint_is_converted_and_validated(workspace: Workspace) -> None:
     compressed(llama(), "nvfp4", activations=False).write(workspace.folder / "first")
     arguments = ("--layout", "modelopt", "--out", "second", "--source", "source", "--format", "json")
-    done = workspace.publisher("convert", "first", *arguments).json
+    done = workspace.publisher("convert", "first", *arguments, fresh=True).json
     assert (done["renamed"], done["inverted"]) == (28, 14)
     assert done["report"]["findings"] == []
     assert (workspace.folder / "second/hf_quant_config.json").exists()

@@ -13,7 +13,7 @@ from tests.hub.loopback import LoopbackHub
 def test_a_copy_is_the_same_and_an_edit_is_not(workspace: Workspace) -> None:
     nvfp4(llama()).write(workspace.folder / "a")
     shutil.copytree(workspace.folder / "a", workspace.folder / "b")
-    done = workspace.publisher("diff", "a", "b", "--level", "full")
+    done = workspace.publisher("diff", "a", "b", "--level", "full", fresh=True)
     assert "the same, as far as compared" in done.out
     tiny = nvfp4(llama())
     tiny.poke("model.layers.1.mlp.up_proj.weight_scale", 2, 0x7F)

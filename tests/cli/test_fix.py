@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from tests import warm
 from tests.builders.edits import body, file
+from tests.cli.conftest import ROOT
 from tests.rules.cases import GOOD
 
 
-def fix(*arguments: object) -> tuple[int, str, str]:
+def fix(*arguments: object, fresh: bool = False) -> tuple[int, str, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "publisher", "fix", *map(str, arguments)], check=False, capture_output=True, text=True
+        [sys.executable if fresh else warm.python(), "-m", "publisher", "fix", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+        capture_output=True,
+        text=True,
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -30,7 +37,7 @@ def broken(folder: Path) -> tuple[Path, Path]:
 def test_nothing_is_written_unasked(tmp_path: Path) -> None:
     source, result = broken(tmp_path)
     before = sorted((p.name, p.read_bytes()) for p in result.iterdir() if p.is_file())
-    code, out, _ = fix(result, "--source", source)
+    code, out, _ = fix(result, "--source", source, fresh=True)
     assert code == 1
     assert "LICENSE is not the source's" in out
     assert "Nothing was written" in out

@@ -11,7 +11,7 @@ from tests.hub.loopback import LoopbackHub
 
 def test_tables_say_what_is_stored(workspace: Workspace) -> None:
     nvfp4(kimi()).write(workspace.folder / "c")
-    out = workspace.publisher("inspect", "c").out
+    out = workspace.publisher("inspect", "c", fresh=True).out
     for words in (
         "F8_E4M3", "shared expert", "language_model.model.layers.*.mlp.experts.*.up_proj", "nvfp4 in modelopt",
         "KimiK25ForConditionalGeneration", "bits per parameter", "largest tensors", "--all",

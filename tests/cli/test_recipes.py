@@ -14,7 +14,7 @@ NAMES = ["kimi-k2.6-nvfp4", "kimi-k2.6-mxfp4", "kimi-k2.5-p48-nvfp4", "kimi-k2.7
 
 
 def test_recipes_are_listed_for_a_person_and_for_a_shell(workspace: Workspace) -> None:
-    assert workspace.publisher("recipes", "list", "--format", "quiet").out.split() == NAMES
+    assert workspace.publisher("recipes", "list", "--format", "quiet", fresh=True).out.split() == NAMES
     table = workspace.publisher("recipes", "list").out
     assert all(name in table for name in NAMES)
     assert "wafer-ai/Kimi-K2.6-NVFP4" in table

@@ -8,7 +8,7 @@ from tests.cli.conftest import Workspace
 def test_rules_are_listed(workspace: Workspace) -> None:
     rules = workspace.publisher("rules", "--format", "json").json
     assert {"CN01", "SV01", "LC06"} <= {rule["code"] for rule in rules}
-    assert "nan-block-scale" in workspace.publisher("rules").out
+    assert "nan-block-scale" in workspace.publisher("rules", fresh=True).out
 
 
 def test_a_list_can_be_narrowed_and_read_by_a_shell(workspace: Workspace) -> None:

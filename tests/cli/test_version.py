@@ -10,4 +10,4 @@ from tests.cli.conftest import Workspace
 
 @pytest.mark.parametrize("form", ["human", "json", "quiet"])
 def test_version(workspace: Workspace, form: str) -> None:
-    assert __version__ in workspace.publisher("version", "--format", form).out
+    assert __version__ in workspace.publisher("version", "--format", form, fresh=form == "json").out

@@ -1,14 +1,24 @@
-"""Runs of the pipeline on a tiny source."""
+"""Runs of the pipeline on a tiny source; the engine's program is forked from a process that has imported torch."""
 
 from __future__ import annotations
+
+import sys
+
+import pytest
 
 from publisher import pipeline
 from publisher.journal import Event, RunDirectory
 from publisher.pipeline import Order
 from publisher.plan.recipe import load_recipe
+from tests import warm
 from tests.cli.conftest import Workspace
 from tests.cli.conftest import pushed as pushed  # a fixture
 from tests.cli.conftest import workspace as workspace  # a fixture
+
+
+@pytest.fixture(autouse=True)
+def _programs_start_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", warm.python())
 
 
 def run(workspace: Workspace, recipe: str, until: str = "manifest") -> list[Event]:
