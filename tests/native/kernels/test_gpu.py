@@ -26,8 +26,33 @@ pytestmark = [
 
 INTERPRETED = """
 import numpy as np, torch
+from triton.runtime.interpreter import InterpretedFunction
 from publisher import formats
 from publisher.native.kernels import gpu, portable, quantizers, thresholds
+
+# A launch readies the language, and Triton 3 does it again at every call within a kernel: half of all the time.
+ready, plain = {gpu.__name__}, InterpretedFunction.__call__
+
+def call(self, *arguments, **named):
+    if self.fn.__module__ in ready:
+        return self.rewrite()(*arguments, **named)
+    ready.add(self.fn.__module__)
+    return plain(self, *arguments, **named)
+
+InterpretedFunction.__call__ = call
+search = gpu.best_codes
+
+# The search is slow here, so the rows of `works` and difficult ones go through it together, in a tile not full.
+def both(few, largest):
+    rows = torch.cat((few, weights(few.dtype)[:8].reshape(-1, few.shape[1])))
+    gpu.TILE = 256
+    found = search(rows, largest)
+    gpu.TILE = 128
+    assert np.array_equal(found.numpy(), formats.sweep.block_scale_codes(rows.float().numpy(), largest))
+    searched.append(few.dtype)
+    return found[:len(few)]
+
+gpu.best_codes, searched = both, []
 
 def weights(dtype):
     found = torch.randn((40, 64), generator=torch.Generator().manual_seed(5))
@@ -57,10 +82,8 @@ for dtype in (torch.bfloat16, torch.float16, torch.float32):
         wanted = formats.mxfp4.quantize(exact, mode=mode)
         assert np.array_equal(payload.numpy(), wanted.payload), (dtype, mode)
         assert np.array_equal(codes.numpy(), wanted.block_scales), (dtype, mode)
-    if dtype != torch.float32:
-        found = gpu.best_codes(weight[:9], float(largest)).numpy()
-        assert np.array_equal(found, formats.sweep.block_scale_codes(exact[:9], float(largest))), dtype
     assert gpu.works(weight.device, dtype), dtype
+assert searched == [torch.bfloat16, torch.float16]
 view = weights(torch.bfloat16)[:, 1:17]  # begins between two words
 assert np.array_equal(gpu.block_amax(view, 16).float().numpy()[:, 0], np.abs(view.float().numpy()).max(1))
 print("same bytes")
@@ -72,7 +95,7 @@ from publisher.native.kernels import gpu, portable
 portable.quantize_mxfp4 = lambda weight, amax, mode: (weight[:, :1], weight)
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
-    assert not gpu.works(torch.device("cpu"), torch.bfloat16)
+    assert not gpu.works(torch.device("cpu"), torch.float32)  # 16 bits would be searched too, which is slow here
 assert "MXFP4 failed its check; torch computes the same" in str(told[0].message), told
 print("told")
 """
