@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from publisher.checkpoint.encoded import is_encoded
 from publisher.checkpoint.experts import BLOCKS, fused_stack
+from publisher.checkpoint.header import DTYPE_BITS
 from publisher.checkpoint.modules import Module, class_of
 from publisher.checkpoint.open import Checkpoint
 from publisher.checkpoint.stored import UnreadableWeight
@@ -58,6 +59,10 @@ def _shards(checkpoint: Checkpoint) -> Iterator[str]:
     absent = [n for n, s in checkpoint.weight_map.items() if s in checkpoint.shards and n not in checkpoint.tensors]
     if absent:
         yield f"the index names {len(absent)} tensors that no shard holds: {listed(absent)}; download the shards again"
+    unknown = [ref for ref in checkpoint.tensors.values() if ref.dtype not in DTYPE_BITS]
+    if unknown:
+        first = f"{unknown[0].name[:120]} in {unknown[0].shard} ({unknown[0].dtype[:20]})"
+        yield f"{len(unknown):,} tensors have a dtype that is not known here: {first}; copy or download the file again"
     stored = sum(len(shard.tensors) for shard in checkpoint.shards.values())
     if stored > len(checkpoint.tensors):
         yield f"{stored - len(checkpoint.tensors)} tensors lie in two shards; remove the shards the index does not name"

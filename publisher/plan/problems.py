@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from publisher.checkpoint.encoded import ENCODED, NAMES
 from publisher.checkpoint.modules import class_of
@@ -14,6 +14,7 @@ from publisher.plan.model import KEEP, QUANTIZE, Decision, Recipe
 from publisher.plan.obstacles import FLOATS, by_class, listed
 from publisher.plan.policy import PROTECTED, ROUTER, Policy
 from publisher.plan.proof import moe_module
+from publisher.plan.recipe import MODES
 from publisher.units import format_bytes
 
 
@@ -44,6 +45,7 @@ def problems(
     yield from _shapes(recipe, quantized, formats)
     yield from _several(recipe, groups, formats)
     yield from _engine(recipe, matrices)
+    yield from _mode(recipe, quantized)
     yield from _partly(groups, chosen)
     yield from _mixed_experts(matrices, chosen)
     routers = [m.name for m in matrices if m.module.role == "router" and policy.names(m)]
@@ -72,6 +74,9 @@ def _shapes(recipe: Recipe, quantized: Sequence[Matrix], formats: Mapping[str, s
             f"{by_class(m.name for m in uneven)}: {widths} inputs are not a multiple of the {block} weights a "
             f"{recipe.format} block has; keep these modules"
         )
+    empty = [m.name for m in blocked if not m.weight.elements and m.name not in {one.name for one in uneven}]
+    if empty:
+        yield f"{by_class(empty)} hold no weights at all; fetch the source again, or keep them"
     odd = [m for m in quantized if m.weight.dtype not in FLOATS and m.weight.dtype not in ENCODED]
     if odd:
         dtypes = ", ".join(sorted({m.weight.dtype for m in odd}))
@@ -108,6 +113,22 @@ def _engine(recipe: Recipe, matrices: Sequence[Matrix]) -> Iterator[str]:
             f"{by_class(matrix.name for matrix in fused)} lie in one tensor per layer, which engine {recipe.engine} "
             "does not split; use engine native"
         )
+
+
+def _mode(recipe: Recipe, quantized: Sequence[Matrix]) -> Iterator[str]:
+    """A way of choosing scales asked for where there is nothing to choose, so that the record would not be true."""
+    blocks = _blocks(quantized)
+    usual = MODES[recipe.format][0]
+    if recipe.mode == usual or not blocks or (recipe.format == "nvfp4" and len(blocks) < len(quantized)):
+        return
+    yield (
+        f"`mode`: {recipe.mode} chooses scales, and {by_class(matrix.name for matrix in blocks)}, stored in MXFP4, "
+        f"keep the ones they have; use {usual}"
+    )
+
+
+def _blocks(matrices: Iterable[Matrix]) -> list[Matrix]:
+    return [matrix for matrix in matrices if matrix.encoded and matrix.encoded.form == "mxfp4"]
 
 
 def _forms(encoded: Sequence[Matrix]) -> str:
@@ -178,7 +199,7 @@ def warnings(
 def _decoded(recipe: Recipe, matrices: Sequence[Matrix], decisions: Sequence[Decision]) -> Iterator[str]:
     """What happens to weights the source itself stores in fewer bits."""
     encoded = [(m, d.action) for m, d in zip(matrices, decisions, strict=True) if m.encoded]
-    blocks = [m for m, action in encoded if action == QUANTIZE and m.encoded and m.encoded.form == "mxfp4"]
+    blocks = _blocks(m for m, action in encoded if action == QUANTIZE)
     if blocks:
         how = (
             "and take their codes over as they are"

@@ -184,7 +184,7 @@ def _activations(recipe: Recipe) -> Iterator[str]:
     if recipe.format == "nvfp4" and recipe.activations == "dynamic":
         yield (
             "`activations`: NVFP4 needs stored activation scales, vLLM reads uninitialised memory without; use "
-            "calibrated with engine modelopt, or none for weight-only (W4A16)"
+            "calibrated, with `statistics` (engine native) or engine modelopt, or none for weight-only (W4A16)"
         )
     if recipe.format == "nvfp4" and recipe.activations == "calibrated" and recipe.engine == "native":
         if recipe.statistics is None:

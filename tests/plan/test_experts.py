@@ -153,3 +153,20 @@ def test_blocks_without_scales_are_a_problem(headers: Any, shapes: Any, recipe: 
     del tensors["model.layers.0.mlp.experts.down_proj_scales"]
     plan = make_plan(recipe(quantize=["*.experts.*"]), headers(tensors, GPT_OSS))
     assert "cannot be quantized: its blocks have no down_proj_scales beside them" in plan.problems[0]
+
+
+@pytest.mark.parametrize(("form", "mode", "usual"), [("mxfp4", "floor", "even"), ("nvfp4", "four-over-six", "max")])
+def test_a_mode_that_would_choose_nothing_is_refused(
+    form: str, mode: str, usual: str, headers: Any, shapes: Any, recipe: Any
+) -> None:
+    checkpoint = headers(gpt_oss(shapes), GPT_OSS)
+    (text,) = make_plan(recipe(quantize=["*.experts.*"], format=form, mode=mode), checkpoint).problems
+    assert f"`mode`: {mode} chooses scales" in text
+    assert "mlp.experts" in text
+    assert text.endswith(f"use {usual}")
+    assert make_plan(recipe(quantize=["*.experts.*"], format=form, mode=usual), checkpoint).problems == ()
+
+
+def test_a_mode_for_what_lies_beside_the_blocks_is_taken(headers: Any, shapes: Any, recipe: Any) -> None:
+    asked = recipe(quantize=["*.experts.*", "*.self_attn.*"], mode="mse")
+    assert make_plan(asked, headers(gpt_oss(shapes), GPT_OSS)).problems == ()

@@ -41,6 +41,16 @@ def test_a_truncated_shard(folder: Callable[..., Any], tensors: dict[str, Any], 
     assert f"has {len(whole) - 1:,} of {len(whole):,} bytes" in text(open_checkpoint(tmp_path / "source"))
 
 
+def test_a_dtype_nobody_knows(folder: Callable[..., Any], tensors: dict[str, Any], tmp_path: Path) -> None:
+    folder({SHARD: tensors})
+    path = tmp_path / "source" / SHARD
+    path.write_bytes(path.read_bytes().replace(b'"BF16"', b'"XF16"', 1))
+    found = text(open_checkpoint(tmp_path / "source"))
+    assert (
+        "1 tensors have a dtype that is not known here: model.embed_tokens.weight in model.safetensors (XF16)" in found
+    )
+
+
 def test_a_pointer_instead_of_weights(folder: Callable[..., Any], tensors: dict[str, Any], tmp_path: Path) -> None:
     folder({SHARD: tensors})
     (tmp_path / "source" / SHARD).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")

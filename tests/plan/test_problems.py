@@ -23,6 +23,12 @@ def test_inputs_that_are_no_multiple_of_the_block(headers: Any, shapes: Any, rec
     assert "multiple of the 32" in problems(headers, recipe, shapes("llama", inner=48), format="mxfp4")
 
 
+def test_a_matrix_without_rows(headers: Any, shapes: Any, recipe: Any) -> None:
+    tensors = {**shapes("llama", layers=1), "model.layers.0.mlp.down_proj.weight": ("BF16", (0, 96))}
+    text = problems(headers, recipe, tensors, quantize=["*.down_proj"])
+    assert text.startswith("model.layers.*.mlp.down_proj (1) hold no weights at all")
+
+
 def test_a_fused_layer_quantized_in_part(headers: Any, shapes: Any, recipe: Any) -> None:
     text = problems(headers, recipe, shapes("llama", layers=3), quantize=["*.q_proj", "*.k_proj"])
     assert "model.layers.*.self_attn.qkv_proj (3): k_proj, q_proj would be quantized but v_proj kept" in text
