@@ -32,7 +32,7 @@ app: setup
 	$(BIN)/publisher ui
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 quality: setup
 	$(BIN)/ruff check .

@@ -55,11 +55,7 @@ class Kimi:
         return done.stdout
 
 
-# All tests of a source in one process: making and calibrating it costs more than everything that comes after.
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(form, marks=pytest.mark.xdist_group(f"recipes-{form}")) for form in ("bf16", "int4")],
-)
+@pytest.fixture(scope="module", params=["bf16", "int4"])
 def kimi(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kimi:
     folder: Path = tmp_path_factory.mktemp(request.param)
     source = moonshot.write(folder / "source", int4=request.param == "int4")

@@ -46,10 +46,7 @@ def int4(entries: Iterator[kimi.Entry]) -> Iterator[kimi.Entry]:
         yield kimi.Entry(f"{name}_shape", "I32", (2,))
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(form, marks=pytest.mark.xdist_group(f"full-{form}")) for form in ("BF16", "INT4")],
-)
+@pytest.fixture(scope="module", params=["BF16", "INT4"])
 def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """Two terabytes, or one, of holes."""
     sizes, config = kimi.Sizes(), kimi.config(kimi.Sizes())

@@ -59,7 +59,6 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("compiled")
 def test_the_same_bytes_without_numba_and_with_any_number_of_threads(compiled: tuple[Path, list[str]]) -> None:
     cache, (digest, *sums) = compiled
     assert output(cache, threads=1) == [digest, *sums]
@@ -69,7 +68,6 @@ def test_the_same_bytes_without_numba_and_with_any_number_of_threads(compiled: t
     assert [float(value) for value in other] == pytest.approx([float(value) for value in sums], rel=1e-4)
 
 
-@pytest.mark.xdist_group("compiled")
 def test_machine_code_is_kept_where_the_user_keeps_such_things(compiled: tuple[Path, list[str]]) -> None:
     cache, found = compiled
     kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.nbc")}
