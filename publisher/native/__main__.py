@@ -248,6 +248,4 @@ def _record(job: Job, torch: Any, hands: Hands, writer: StagedWriter, seconds: f
 
 
 if __name__ == "__main__":
-    exit_code = main(sys.argv[1:])
-    sys.stdout.flush()
-    os._exit(exit_code)  # all is told and every file is closed; taking torch down would take longer than a small job
+    edge.leave(main(sys.argv[1:]))

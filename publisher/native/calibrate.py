@@ -332,4 +332,4 @@ def _is_tied(model: Any, parameter: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    edge.leave(main(sys.argv[1:]))

@@ -122,6 +122,7 @@ class Crew:
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
+            errors="backslashreplace",  # of a library; a listener that ends would leave its worker unheard
             env={**threads, **os.environ},
             pass_fds=[self._writer.lock] if self._writer.lock >= 0 else [],
         )
@@ -131,12 +132,11 @@ class Crew:
 
     def _listen(self, worker: Worker) -> None:
         for line in worker.process.stdout or ():
-            try:
-                message = json.loads(line)
-            except ValueError:
+            message = _event(line)
+            if message is None:
                 sys.stderr.write(line)  # of a library
-                continue
-            self._messages.put((worker, message))
+            else:
+                self._messages.put((worker, message))
         self._messages.put((worker, None))
 
     def _next(self) -> None:
@@ -222,6 +222,15 @@ class Crew:
             for pipe in (worker.process.stdin, worker.process.stdout):
                 if pipe is not None:
                     _close(pipe)
+
+
+def _event(line: str) -> Message | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(found, dict) and isinstance(found.get("kind"), str) and isinstance(found.get("payload"), dict)
+    return found if whole else None
 
 
 def _close(pipe: Any) -> None:

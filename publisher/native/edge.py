@@ -7,6 +7,7 @@ alone: what nobody foresaw becomes its last event too.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -66,22 +67,38 @@ def _run(program: Program, arguments: Sequence[str], work: Callable[[Path], None
             raise PublisherError(f"Usage: python -m {program.module} JOB.json")
         work(Path(arguments[0]))
     except KeyboardInterrupt:
-        emit(program.stage, "cancelled", message=program.stopped, hint=program.again)
-        return InterruptedRun.exit_code
+        return _last(program, "cancelled", InterruptedRun(program.stopped, hint=program.again))
     except InterruptedRun as error:
-        emit(program.stage, "cancelled", message=error.message, hint=error.hint)
-        return error.exit_code
+        return _last(program, "cancelled", error)
     except PublisherError as error:
-        emit(program.stage, "error", message=error.message, hint=error.hint)
-        return error.exit_code
+        return _last(program, "error", error)
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - the edge of a process
         traceback.print_exc()
         message = f"{program.failed}: {type(error).__name__}: {str(error)[:500]}"
-        emit(program.stage, "error", message=message, hint=program.hint)
-        return EngineError.exit_code
+        return _last(program, "error", EngineError(message, hint=program.hint))
     return 0
+
+
+def _last(program: Program, kind: str, error: PublisherError) -> int:
+    """Tell how it ended; where that cannot be written, as in a log on a full disk, the exit code still says it."""
+    try:
+        emit(program.stage, kind, message=error.message, hint=error.hint)
+    except BrokenPipeError:
+        raise
+    except OSError as refused:
+        with contextlib.suppress(OSError):
+            print(f"{error.message} (standard output: {refused.strerror})", file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+def leave(code: int) -> NoReturn:
+    """End this process now: a read that hangs in a thread is not waited for, nor is torch taken down."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def interruptible() -> None:

@@ -287,4 +287,4 @@ def continuation(model: Any, tokenizer: Any, prompt: str, new_tokens: int) -> st
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    edge.leave(main(sys.argv[1:]))

@@ -87,7 +87,7 @@ class Quantizer:
             EngineError: the disk is full.
         """
         with (
-            ReadAhead(tasks, self._load, _memory, READ_AHEAD) as tasks_read,
+            ReadAhead(tasks, self._load, _memory, READ_AHEAD, self._stop) as tasks_read,
             WriteBehind(WRITE_BEHIND) as behind,
         ):
             for task, weights in tasks_read:

@@ -173,7 +173,7 @@ class SourceTensors:
 
             def read(shard: str, begin: int, end: int) -> bytes:
                 try:
-                    return os.pread(opened(shard), end - begin, begin)
+                    return _read_all(opened(shard), begin, end)
                 except OSError as error:
                     raise _unreadable(self._folder / shard, error) from error
 
@@ -191,6 +191,17 @@ class SourceTensors:
                     view = view[count:]
         except OSError as error:
             raise _unreadable(path, error) from error
+
+
+def _read_all(descriptor: int, begin: int, end: int) -> bytes:
+    """Bytes of a file, fewer where it ends; file systems over a network may give less than is asked for at a time."""
+    data = os.pread(descriptor, end - begin, begin)
+    if len(data) == end - begin or not data:
+        return data
+    parts = [data]
+    while parts[-1] and (left := end - begin - sum(map(len, parts))):
+        parts.append(os.pread(descriptor, left, end - left))
+    return b"".join(parts)
 
 
 def _every(first: int, count: int, step: int) -> slice:
@@ -238,12 +249,29 @@ def _refuse_damage(checkpoint: Checkpoint, shards: list[str]) -> None:
                 hint=_AGAIN,
             )
         for ref in header.tensors:
+            if not _is_text(ref.name):
+                raise CheckpointError(
+                    f"{checkpoint.files.label}/{name}: the tensor name {ascii(ref.name)[:200]} is no text; no "
+                    "safetensors reader takes it.",
+                    hint=_AGAIN,
+                )
             if ref.elements * DTYPE_BITS.get(ref.dtype, 0) != ref.size * 8:
                 raise CheckpointError(
                     f"{checkpoint.files.label}/{name}: {ref.name}, {ref.dtype} of shape {list(ref.shape)}, "
                     f"cannot have {ref.size:,} bytes.",
                     hint=_AGAIN,
                 )
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written: JSON can spell half a surrogate pair, UTF-8 cannot."""
+    if name.isascii():
+        return True
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse_doubles(refs: list[TensorRef]) -> None:

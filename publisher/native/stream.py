@@ -2,16 +2,19 @@
 
 Both are one thread each beside the caller, and both are bounded in bytes: what is read ahead and not given back yet
 stays within a budget (a single item larger than that is read alone), and so does what waits to be written. Order is
-kept, and an error of either thread reaches the caller at its next call. Leaving a `with` block early drops what waits.
+kept, and an error of either thread reaches the caller at its next call. Leaving a `with` block early drops what waits;
+a read that hangs is not waited for.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Generic, TypeVar
+
+_TICK = 0.2  # seconds between two questions whether to go on waiting
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,10 +59,18 @@ class ReadAhead(Generic[T, R]):
         load: loads one.
         size: bytes one takes in memory.
         budget: bytes that are loaded and not yet given back; one item may be larger.
+        waiting: called from time to time while nothing is loaded yet; raises to end the wait.
     """
 
-    def __init__(self, items: Iterable[T], load: Callable[[T], R], size: Callable[[T], int], budget: int) -> None:
-        self._items, self._load, self._size = iter(items), load, size
+    def __init__(
+        self,
+        items: Iterable[T],
+        load: Callable[[T], R],
+        size: Callable[[T], int],
+        budget: int,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._items, self._load, self._size, self._waiting = iter(items), load, size, waiting
         self._budget = Budget(budget)
         self._thread = ThreadPoolExecutor(1, "read")
         self._next: Future[tuple[T, R] | None] | None = None
@@ -68,12 +79,18 @@ class ReadAhead(Generic[T, R]):
     def __iter__(self) -> Iterator[tuple[T, R]]:
         """Items with what was loaded; an item's bytes count as given back when the next one is asked for."""
         self._ahead = [self._thread.submit(self._read) for _ in range(2)]
-        while (found := self._ahead.pop(0).result()) is not None:
+        while (found := self._loaded(self._ahead.pop(0))) is not None:
             self._ahead.append(self._thread.submit(self._read))
             item = found[0]
             yield found
             del found
             self._budget.give(self._size(item))
+
+    def _loaded(self, future: Future[tuple[T, R] | None]) -> tuple[T, R] | None:
+        while not future.done():
+            wait((future,), _TICK)
+            self._waiting()
+        return future.result()
 
     def _read(self) -> tuple[T, R] | None:
         item = next(self._items, None)

@@ -23,6 +23,7 @@ from publisher.checkpoint.layout import ShardLayout
 from publisher.checkpoint.shardfiles import Entry, ShardFiles
 from publisher.checkpoint.writer import FILES
 from publisher.errors import EngineError, InterruptedRun, PublisherError
+from publisher.native import edge
 from publisher.native.events import emit
 from publisher.native.job import Job, read_job
 from publisher.native.units import Task, by_shard, stored_name
@@ -115,6 +116,4 @@ def _tell(shard: ShardLayout, entry: Entry) -> None:
 
 
 if __name__ == "__main__":
-    exit_code = main(sys.argv[1:])
-    sys.stdout.flush()
-    os._exit(exit_code)  # all is told; taking torch down would take longer than a small shard
+    edge.leave(main(sys.argv[1:]))

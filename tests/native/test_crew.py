@@ -10,15 +10,18 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from publisher.checkpoint.modules import fused_groups
+from publisher.native import crew
 from tests.native.zygote import Forked, Zygote
 
 Write = Callable[..., Path]
@@ -255,3 +258,48 @@ def test_twenty_kills_at_random_moments_do_not_change_the_result(
             "job.json",
         ]
     assert kept > 0
+
+
+TALKER = """
+import json, sys
+out = sys.stdout.buffer
+def tell(kind, **payload):
+    out.write(json.dumps({"kind": kind, "payload": payload}).encode() + b"\\n"); out.flush()
+out.write(b"a library says \\xff\\xfe\\nnull\\n12\\n[]\\n{}\\n{\\"kind\\": 3}\\n"); out.flush()
+for line in sys.stdin:
+    shard = json.loads(line)["shard"]
+    if shard is None:
+        break
+    tell("shard", shard=shard, entry={"size": 1})
+tell("end", host=1, device=None)
+"""
+
+
+class Ledger:
+    lock = -1
+
+    def __init__(self) -> None:
+        self.adopted: list[str] = []
+
+    def adopt(self, name: str, entry: Any) -> None:
+        self.adopted.append(name)
+
+
+def test_what_a_library_prints_among_the_events_is_passed_on_and_stops_nobody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Lines that are JSON and no event, and bytes that are no text."""
+    real = subprocess.Popen
+    monkeypatch.setattr(crew.subprocess, "Popen", lambda _, **options: real([sys.executable, "-c", TALKER], **options))
+    ledger, began = Ledger(), time.monotonic()
+
+    def stop() -> None:
+        assert time.monotonic() - began < 20, "it hangs"
+
+    found = crew.Crew(tmp_path / "job.json", ["cpu", "cpu"], cast(Any, ledger), stop, cast(Any, None))
+    found.run(["a", "b", "c", "d", "e"])
+    assert sorted(ledger.adopted) == ["a", "b", "c", "d", "e"]
+    assert found.peaks.host == 2
+    told = capfd.readouterr().err
+    assert "a library says" in told
+    assert told.count("null") == 2

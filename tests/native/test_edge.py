@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from publisher.errors import CheckpointError, EngineError, InterruptedRun, PublisherError
 from publisher.native import edge
 from publisher.native.events import emit
 
+Write = Callable[..., Path]
 PROGRAM = edge.Program(stage="s", module="publisher.native.x", failed="It failed", hint="Read the log.", again="Again.")
 
 
@@ -80,6 +86,48 @@ def test_whoever_reads_may_be_gone(last: BaseException | None, monkeypatch: pyte
         stream.write("what the interpreter still flushes\n")
         stream.flush()
     assert code == InterruptedRun.exit_code
+
+
+@pytest.mark.parametrize("error", [EngineError("The disk is full.", hint="Free some."), ValueError("unforeseen")])
+def test_a_log_on_a_full_disk_does_not_change_how_it_ended(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def work(_: Path) -> None:
+        raise error
+
+    stream = open("/dev/full", "w")  # noqa: SIM115 - closing it fails too
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert edge.run(PROGRAM, ["job.json"], work) == EngineError.exit_code
+    monkeypatch.undo()
+    with contextlib.suppress(OSError):
+        stream.close()
+    told = capfd.readouterr().err
+    assert str(error.args[0]).split(".")[0] in told
+    assert "No space left" in told
+
+
+HANGS = """
+import runpy, sys, time
+import publisher.native.source as source
+source.SourceTensors.load = lambda *_: time.sleep(60)
+sys.argv = ["-m", sys.argv[1]]
+runpy.run_module("publisher.native", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_stop_while_the_disk_hangs_is_a_stop(source: Write, job: Write, tmp_path: Path) -> None:
+    """Nobody waits for a read that does not come back, not even the interpreter on its way out."""
+    folder = source(tmp_path / "s", [{"a.weight": torch.ones(4, 64).bfloat16()}])
+    path = job(tmp_path / "r/job.json", folder, ["a"])
+    command = [sys.executable, "-c", HANGS, str(path)]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["kind"] == "start"
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        last = json.loads(process.stdout.read().splitlines()[-1])
+    assert time.monotonic() - began < 30
+    assert (process.returncode, last["kind"]) == (6, "cancelled")
 
 
 def test_a_signal_ends_the_work_and_a_second_one_the_process(capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,3 +132,26 @@ def test_a_shard_cut_while_it_is_read_is_named(source: Write, tmp_path: Path) ->
     os.truncate(folder / "model-00001-of-00001.safetensors", 300)
     with pytest.raises(CheckpointError, match="ends inside the tensor"):
         [tensors.load(ref) for ref in tensors.refs.values()]
+
+
+def test_a_file_system_may_give_less_than_is_asked_for(
+    source: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """POSIX allows it, and over a network or through FUSE it happens; only no byte at all is the end of a file."""
+    stored, meant = packed_by_compressed_tensors(96, 512, 3)
+    tensors = SourceTensors(source(tmp_path / "s", [{f"a.{name}": tensor for name, tensor in stored.items()}]))
+    whole = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, offset: whole(fd, min(size, 1000), offset))
+    assert torch.equal(tensors.load(tensors.refs["a.weight"]), meant)
+    os.truncate(tmp_path / "s/model-00001-of-00001.safetensors", 5000)
+    with pytest.raises(CheckpointError, match="ends inside the tensor"):
+        tensors.load(tensors.refs["a.weight"])
+
+
+def test_a_name_that_is_half_a_character_is_refused(tmp_path: Path) -> None:
+    """JSON can spell it, nothing can write it."""
+    entry = '{"dtype":"U8","shape":[4],"data_offsets":[0,4]}'
+    header = f'{{"a\\ud800.weight":{entry}}}'.encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: the tensor name 'a\\ud800\.weight' is no text"):
+        SourceTensors(tmp_path)

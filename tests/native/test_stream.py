@@ -47,6 +47,29 @@ def test_no_more_is_in_memory_than_the_budget_or_one_item(budget: int, most: int
     assert peak <= most
 
 
+def test_a_read_that_hangs_ends_when_whoever_waits_is_stopped() -> None:
+    """As on a file system over a network whose server is gone."""
+    gone = threading.Event()
+    asked: list[float] = []
+
+    def stop() -> None:
+        asked.append(time.monotonic())
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+
+    def work() -> None:
+        with ReadAhead([1], lambda _: gone.wait(20), lambda _: 1, 10, stop) as ahead:
+            list(ahead)
+
+    try:
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        assert time.monotonic() - began < 10
+    finally:
+        gone.set()
+
+
 def test_what_goes_wrong_while_reading_is_raised_at_its_item() -> None:
     def load(number: int) -> int:
         if number == 2:
