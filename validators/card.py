@@ -58,17 +58,20 @@ def hard_to_find(repository: Repository) -> Iterator[Found]:
 
 @rule("LC09", "unfinished-card", severity=ERROR, scope=Scope("card", lambda repository: bool(_written(repository))))
 def unfinished_card(repository: Repository) -> Iterator[Found]:
-    """The card is not UTF-8, holds characters that were decoded wrongly, or keeps a template's blanks.
+    """The card is not UTF-8, holds wrongly decoded characters, keeps a template's blanks, or its metadata is broken.
 
     Why: it is the first thing a reader sees, and quotes, arrows and names that are broken there cast doubt on the
-         weights; an open blank says that nobody read it.
-    Fix: save it as UTF-8 from text that was read as UTF-8; fill or remove what the template left open.
+         weights; an open blank says that nobody read it; of metadata that is no YAML the Hub shows nothing.
+    Fix: save it as UTF-8 from text that was read as UTF-8; fill or remove what the template left open; close the
+         block of metadata and write it as YAML keys.
     Seen: a published Kimi K2 NVFP4 card whose dashes were read with a Thai code page.
     """
     text = repository.card.text
     if text is None:
         yield Found(f"{(repository.card.flaw or '').rstrip('.')}; save it as UTF-8.", file=CARD)
         return
+    if repository.card.flaw is not None and text.startswith("---"):
+        yield Found(f"{repository.card.flaw.rstrip('.')}; mend the block of metadata.", file=CARD)
     prose = _without_code(text)
     yield from _told(text, _misread(prose), "is UTF-8 read as another code page", "decode it as UTF-8 and save again")
     for pattern, what, fix in _LEFT:

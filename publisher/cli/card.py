@@ -24,6 +24,7 @@ from publisher.errors import PublisherError
 # Rules that contradict what a card says, and those that ask for what it leaves out.
 CONTRADICTED = ("LC04", "LC05", "LC09", "LC12", "LC13")
 LEFT_OUT = ("LC08", "LC10", "LC11")
+ORIGIN = ("LC02", "LC03")  # licence and base model as the source has them
 
 
 class Card(click.Group):
@@ -139,7 +140,10 @@ def _made(folder: Path | None) -> Mapping[str, Any] | None:
 @parameters(
     click.argument("path"),
     click.option("--card", type=click.Path(path_type=Path), help="Another card than the README.md beside the files."),
-    click.option("--source", help="What it was quantized from: a folder or hf://org/name[@revision]."),
+    click.option(
+        "--source",
+        help="What it was quantized from, a folder or hf://org/name[@revision]: licence and base model are judged too.",
+    ),
     click.option("--complete", is_flag=True, help="Also say what the card leaves out: tags, attribution, protocol."),
     ignore_option,
     report_format_option,
@@ -187,7 +191,7 @@ def lint_card(
             report = rules.run(
                 evidence,
                 level="headers",
-                select=CONTRADICTED + (LEFT_OUT if complete else ()),
+                select=CONTRADICTED + (LEFT_OUT if complete else ()) + (ORIGIN if source else ()),
                 waivers=parse_waivers(waivers),
                 left_out="not about what the card says",
             )

@@ -43,6 +43,16 @@ def test_a_wrong_card_is_told_line_by_line(pushed: Workspace) -> None:
     pushed.publisher("card", "lint", "run/checkpoint", "--card", "other.md", *waived)
 
 
+def test_beside_the_source_licence_and_base_model_are_judged_too(pushed: Workspace) -> None:
+    text = (pushed.checkpoint / "README.md").read_text()
+    text = text.replace("base_model_relation: quantized\n", "").replace("license: apache-2.0", "license: mit")
+    (pushed.folder / "other.md").write_text(text)
+    asked = ("card", "lint", "run/checkpoint", "--card", "other.md", "--format", "json")
+    codes = {f["code"] for f in pushed.publisher(*asked, "--source", "source", code=1).json["findings"]}
+    assert {"LC02", "LC03"} <= codes
+    assert not {"LC02", "LC03"} & {f["code"] for f in pushed.publisher(*asked, code=None).json["findings"]}
+
+
 def test_without_a_card_the_next_step_is_named(workspace: Workspace) -> None:
     (workspace.source / "README.md").unlink()
     done = workspace.publisher("card", "lint", "source", code=2)

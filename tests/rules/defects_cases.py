@@ -73,7 +73,9 @@ CASES = [
         place="config.json",
         level="headers",
     ),
-    Case("LC03", "broken-yaml", card("base_model: tiny/tiny", "base_model: [tiny"), "LC02 LC03", place="README.md"),
+    Case(
+        "LC03", "broken-yaml", card("base_model: tiny/tiny", "base_model: [tiny"), "LC02 LC03 LC09", place="README.md"
+    ),
 ]
 
 LEGITIMATE: list[tuple[str, str, Edit]] = []

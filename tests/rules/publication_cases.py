@@ -60,6 +60,8 @@ CASES += [
     Case("LC09", "western", prose("It\u00e2\u20ac\u2122s 4\u00c3\u2014 smaller."), "LC09", base="llama-ct-mxfp4"),
     Case("LC09", "lost", prose("Moonshot\ufffds model"), "LC09"),
     Case("LC09", "not-utf-8", prose("Moonshot\u2019s model", "cp1252"), "LC02 LC03 LC09", place="README.md"),
+    Case("LC09", "unclosed-metadata", file("README.md", b"---\nlicense: mit\n# Tiny\n"), "LC02 LC03 LC09 LC10w"),
+    Case("LC09", "metadata-no-mapping", file("README.md", b"---\n- mit\n---\n# Tiny\n"), "LC02 LC03 LC09 SD16w"),
     Case("LC09", "unrendered", prose("Quantized from {{ base_model }}."), "LC09", place="README.md"),
     Case("LC09", "statement", prose("{% include 'serving.j2' %}"), "LC09"),
     Case("LC09", "template-of-the-hub", prose("**Developed by:** [More Information Needed]"), "LC09"),
