@@ -112,12 +112,12 @@ def _fact(engine: str, version: str, checkpoint: Checkpoint) -> tuple[str, str]:
     if quant is None:
         return "unknown", "the checkpoint declares no quantization"
     for row in jsonio.data(SUPPORT)["models"].get(str(checkpoint.config.get("model_type")), ()):
-        if _meant(row, engine, version, quant) and (not row.get("experts") or _has_experts(checkpoint)):
+        if _meant(row, engine, version, quant) and _has_experts(checkpoint, row.get("experts")):
             return row["verdict"], row.get("reason", "")
     if quant.dialect == "modelopt" and engine in jsonio.data(ALGORITHMS)["versions"]:
         return _algorithm(engine, version, quant)
     for row in jsonio.data(SUPPORT)["layouts"]:
-        if _meant(row, engine, version, quant) and (not row.get("experts") or _has_experts(checkpoint)):
+        if _meant(row, engine, version, quant) and _has_experts(checkpoint, row.get("experts")):
             return row["verdict"], row.get("reason", "")
     said = " ".join(part for part in (quant.dialect[:40], quant.format) if part)
     return "unknown", f"nobody read how it loads {said}"
@@ -133,9 +133,12 @@ def _meant(row: Mapping[str, Any], engine: str, version: str, quant: QuantConfig
     )
 
 
-def _has_experts(checkpoint: Checkpoint) -> bool:
-    """Whether experts are stored one by one in FP4."""
-    return any(".experts." in name and module.quantized for name, module in checkpoint.modules.items())
+def _has_experts(checkpoint: Checkpoint, asked: bool | str | None) -> bool:
+    """Whether experts are stored one by one in FP4, or each with the tensor that is asked for; true if nothing is."""
+    experts = (module for name, module in checkpoint.modules.items() if ".experts." in name)
+    if isinstance(asked, str):
+        return any(asked in module.tensors for module in experts)
+    return not asked or any(module.quantized for module in experts)
 
 
 def _algorithm(engine: str, version: str, quant: QuantConfig) -> tuple[str, str]:

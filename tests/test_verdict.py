@@ -35,6 +35,7 @@ def dead_scale(tiny: Tiny) -> None:
 
 V17, V23, V33 = "vllm 0.17.1", "vllm 0.23.0", "vllm 0.33.0"
 SGL, TRT, ATOM, TF = "sglang 0.5.23", "tensorrt-llm of 2026", "atom of 2026", "transformers 5.23"
+MIXED = quant(lambda block: block.update(format="mixed-precision"))
 SPLIT = set_global(UP, 3e-5)  # gate and up with global scales of their own
 
 # engine, checkpoint, edit, level, what the engine makes of it, and because of which rules
@@ -67,7 +68,9 @@ TABLE: list[tuple[str, str, Edit | None, str, str, str]] = [
     (ATOM, "llama-nvfp4", None, "full", "unknown", ""),
     (TF, "llama-ct-nvfp4", None, "full", "loads", ""),
     (TF, "mixture-ct-nvfp4", None, "full", "loads wrong", ""),
+    (TF, "mixture-ct-nvfp4", MIXED, "headers", "loads wrong", ""),
     (TF, "kimi-ct-mxfp4", None, "full", "loads", ""),
+    (TF, "llama-ct-nvfp4", MIXED, "full", "loads", ""),
     (TF, "llama-ct-nvfp4", dead_scale, "full", "loads wrong", "SV01"),
     (TF, "llama-nvfp4", None, "full", "refuses", ""),
     (TF, "llama-mxfp4", None, "full", "unknown", ""),
