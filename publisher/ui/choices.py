@@ -32,6 +32,7 @@ WORDS = {
         "four-over-six": "four-over-six · 6 or 4",
         "floor": "floor · rounded down",
         "ceil": "ceil · rounded up",
+        "ceil6": "ceil6 · clips nothing",
         "even": "even · rounded",
     },
     "activations": {

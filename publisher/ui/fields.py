@@ -80,6 +80,7 @@ def _source(of: dict[str, Any], settled: dict[str, choices.Choice], space: bool)
             label="Start from",
             info="Ready recipes follow published checkpoints and fill in the form.",
             elem_id="start-from",
+            filterable=False,
         )
         told = gr.HTML(elem_id="ready-told", visible=False)
         of["source"] = gr.Textbox(
@@ -107,7 +108,7 @@ def _source(of: dict[str, Any], settled: dict[str, choices.Choice], space: bool)
         )
         of["engine"] = _choose(gr.Radio, "engine", settled, info=None if space else _availability())
         with gr.Row(elem_classes="pair"):
-            of["layout"] = _choose(gr.Dropdown, "layout", settled, info="How files name things.")
+            of["layout"] = _choose(gr.Dropdown, "layout", settled, info="How tensors are named.")
             of["mode"] = _choose(gr.Dropdown, "mode", settled, info="How scales are chosen.")
         of["quantize"] = gr.Textbox(
             forms.QUANTIZE,
@@ -246,12 +247,14 @@ def _target(of: dict[str, Any], space: bool) -> None:
 
 def _choose(kind: Any, field: str, settled: dict[str, choices.Choice], *, info: str | None = None) -> Any:
     choice = settled[field]
+    short: dict[str, Any] = {"filterable": False} if kind is gr.Dropdown else {}
     return kind(
         list(choice.offered),
         value=choice.value,
         label=LABELS[field],
         info=info,
         elem_id=field.replace("_", "-"),
+        **short,
     )
 
 
@@ -272,8 +275,10 @@ def _follow(found: Fields) -> None:
     of = found.of
     following = [of[field] for field in choices.FOLLOWING]
     engine_fields = [of[field] for field in ENGINE_FIELDS]
+    # A radio's `change` would come in the middle of a ready recipe, whose half can be chosen nowhere; a dropdown has no
+    # `select` by the keyboard, and its `input` comes twice.
     gr.on(
-        [of[field].change for field in ("number_format", "engine", "layout")],
+        [of["number_format"].select, of["engine"].select, of["layout"].change],
         lambda number_format, *chosen: followed(number_format, chosen),
         [of["number_format"], *following],
         [*following, *engine_fields],
@@ -283,7 +288,7 @@ def _follow(found: Fields) -> None:
     of["to"].change(lambda value: gr.Textbox(visible=value == forms.FOLDER), of["to"], of["folder"], **QUIET)
 
     def begin(values: dict[Any, Any]) -> dict[Any, Any]:
-        form = Form.of({field: values[component] for field, component in of.items()})
+        form = Form.of({field: values[component] for field, component in of.items() if component in values})
         name = values[found.start] or ready.SCRATCH
         return {
             **{of[field]: update for field, update in filled(name, form).items()},
@@ -292,9 +297,9 @@ def _follow(found: Fields) -> None:
             found.more: gr.Accordion(open=bool(ready.fill(name, form).more)),
         }
 
-    found.start.input(
+    found.start.change(
         begin,
-        {found.start, *of.values()},
+        {found.start, of["source"], *(of[field] for field in ready.OWN)},
         [*of.values(), found.told, found.precision, found.more],
         **QUIET,
     )

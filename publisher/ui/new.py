@@ -105,8 +105,8 @@ def build(*, space: bool) -> NewPage:
     plan.click(None, None, None, js=SHOW_PLAN, api_visibility="private")
     gr.on(
         [component.change for component in fields.values()],
-        lambda: (gr.Button(interactive=False), None, _stale()),
-        None,
+        lambda before: (gr.Button(interactive=False), None, _stale() if before else gr.skip()),
+        planned,
         [start, planned, message],
         show_progress="hidden",
         api_visibility="private",

@@ -249,6 +249,74 @@ def spoil(tree: Path) -> None:
     (tree / "LICENSE").write_bytes(tiny.LICENCE + b"and more\n")
 
 
+def test_a_ready_recipe_fills_the_form_and_yaml_says_the_rest(browser: Browser, tmp_path: Path) -> None:
+    """By the keyboard where a keyboard is all there is; no field lacks a name, and nothing is cut off on a phone."""
+    tiny.kimi().write(tmp_path / "kimi")
+    env = environment()
+    command = [sys.executable, "-m", "publisher", "ui", "--port", env["GRADIO_SERVER_PORT"]]
+    with serving(command, tmp_path, env):
+        witness = opened(browser, env, viewport={"width": 390, "height": 844}, color_scheme="dark")
+        page = witness.page
+        start = page.get_by_label("Start from")
+        start.focus()
+        start.press("ArrowDown")
+        for _ in range(10):
+            if "p48" in page.get_by_role("option").and_(page.locator(".active")).inner_text():
+                break
+            start.press("ArrowDown")
+        start.press("Enter")
+        expect(page.locator("#source textarea, #source input")).to_have_value("hf://moonshotai/Kimi-K2.5")
+        expect(page.get_by_label("Layout")).to_have_value("compressed-tensors")
+        expect(page.get_by_label("Statistics")).to_have_value("./statistics.safetensors")  # that part is unfolded
+        expect(page.get_by_label("YAML")).to_have_value(re.compile("sparsity"))
+        expect(page.locator("#ready-told")).to_contain_text("As ISTA-DASLab/Kimi-K2.5-P48-NVFP4-W4A4-Preview")
+        page.get_by_text("Evaluation, card and run").click()
+        nameless = "e => !e.labels?.length && !e.ariaLabel && !e.getAttribute('aria-labelledby')"
+        inputs = page.locator("#source, #more, #device, #workers, #shard-size, #mode").locator("input, textarea")
+        assert inputs.evaluate_all(f"all => all.length && all.filter({nameless}).map(e => e.outerHTML)") == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+        # a key with a field is refused by name, a key of nothing by the reader of recipes
+        fill(page, "source", "kimi")
+        fill(page, "base-model", "org/Kimi")
+        fill(page, "repo", "me/Kimi-MXFP4")
+        page.get_by_label("YAML").fill("layout: quark")
+        page.get_by_role("button", name="Make plan").click()
+        expect(page.locator("#plan [role=alert]")).to_contain_text("`layout` has the field “Layout”", timeout=20_000)
+        page.get_by_label("YAML").fill("colour: <b>blue</b>")
+        page.get_by_role("button", name="Make plan").click()
+        expect(page.locator("#plan [role=alert]")).to_contain_text("unknown key 'colour'", timeout=20_000)
+
+        # choices follow the format and each other; what is planned is what the fields and the YAML say together
+        page.get_by_label("MXFP4").check()
+        expect(page.get_by_label("Mode", exact=True)).to_have_value(re.compile("even"))
+        expect(page.get_by_role("radio", name="modelopt")).to_have_count(0)
+        layout = page.get_by_label("Layout")
+        expect(layout).to_have_value("compressed-tensors")
+        layout.focus()
+        expect(page.get_by_role("option", name="quark")).to_be_visible()
+        layout.press("ArrowUp")
+        layout.press("Enter")
+        expect(layout).to_have_value("quark")
+        page.get_by_label("Mode", exact=True).click()
+        expect(page.get_by_role("option")).to_have_text([re.compile(word) for word in ("even", "floor", "ceil")])
+        page.get_by_role("option").last.click()
+        layout.click()
+        page.get_by_role("option", name="compressed-tensors").click()
+        expect(layout).to_have_value("compressed-tensors")
+        expect(page.locator(".toast-wrap")).not_to_contain_text("Error")
+        page.get_by_label("Statistics").fill("")
+        page.get_by_label("Processes").fill("2")
+        page.get_by_label("YAML").fill('also: [{format: fp8, quantize: ["*.self_attn.o_proj"]}]')
+        page.get_by_role("button", name="Make plan").click()
+        expect(page.locator("#plan table.plan")).to_be_visible(timeout=60_000)
+        expect(page.locator("#command")).to_contain_text("--workers 2")
+        page.get_by_text("Recipe", exact=True).click()
+        expect(page.locator("#recipe")).to_contain_text("format: fp8")
+        expect(page.locator("#recipe")).to_contain_text("name: kimi-k2.5-p48-nvfp4")
+        witness.swear()
+
+
 def test_access_is_decided_on_the_page(browser: Browser, tmp_path: Path) -> None:
     with LoopbackHub() as hub:
         repo = hub.seed_repo("org/model", {"config.json": b"{}"}, gated="manual")
