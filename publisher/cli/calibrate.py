@@ -125,4 +125,6 @@ def _show(output: Output, path: Path, found: Statistics) -> None:
     )
     output.say(f"{path}: inputs of {len(found.modules):,} modules over {int(found.metadata['tokens']):,} tokens")
     if unreached:
-        output.say(f"{len(unreached):,} modules saw no token: {', '.join(unreached[:5])}", "yellow")
+        from publisher.plan.obstacles import listed
+
+        output.say(f"{len(unreached):,} modules saw no token: {listed(unreached, 5)}", "yellow")

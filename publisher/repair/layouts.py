@@ -6,8 +6,9 @@ the tensors, in the new layout's dialect, and proven before anything is written;
 of the old layout, are left behind. A kill leaves a staging folder that the next run goes on with.
 
 An inverse is rounded, so a dequantized weight may change in its last bit, and there and back in one more.
-Refused: anything but NVFP4 of these two layouts, mixed or smoothed weights, a scale that is no positive number, input
-scales that only some modules have, and a declared or calibrated key-value cache, which the layouts name differently.
+Refused: anything but NVFP4 of these two layouts, mixed or smoothed weights, experts of a layer in one tensor, a scale
+that is no positive number, input scales that only some modules have, a declared or calibrated key-value cache, which
+the layouts name differently.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from publisher import __version__, jsonio
+from publisher.checkpoint.experts import STACKS
 from publisher.checkpoint.files import LocalFiles
 from publisher.checkpoint.header import TensorRef
 from publisher.checkpoint.layout import TensorSpec, plan_shards
@@ -85,6 +87,7 @@ def conversion(checkpoint: Checkpoint, dialect: str) -> Conversion:
     quantized: list[str] = []
     measured = 0
     for module in checkpoint.modules.values():
+        _refuse_stacks(module)
         if not module.quantized:
             continue
         quantized.append(module.name)
@@ -106,6 +109,15 @@ def conversion(checkpoint: Checkpoint, dialect: str) -> Conversion:
         recipe=recipe,
         exclude=_exclude(checkpoint, dialect, quantized),
     )
+
+
+def _refuse_stacks(module: Module) -> None:
+    """Experts of a layer in one packed tensor, as modelopt exports gpt-oss."""
+    for projection in STACKS:
+        if f"{projection}_weight_scale" in module.tensors:
+            raise _refusal(
+                f"{module.name}.{projection} holds all experts of a layer, which only modelopt's layout does"
+            )
 
 
 def _layout(checkpoint: Checkpoint, dialect: str) -> Layout:

@@ -18,6 +18,7 @@ from publisher.repair import layouts
 from publisher.rules import run
 from publisher.subjects import Evidence
 from tests.builders.tiny import Tiny, compressed, f32, kimi, llama, mixture, mxfp4, nvfp4
+from tests.builders.variants import expert_stacks, gpt_oss
 
 MODULE = "model.layers.0.mlp.up_proj"
 OTHER = {"modelopt": "compressed-tensors", "compressed-tensors": "modelopt"}
@@ -143,6 +144,17 @@ def test_what_cannot_be_converted_is_refused_and_leaves_no_folder(
 def test_other_checkpoints_are_refused(make: Make, words: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=words):
         layouts.conversion(open_checkpoint(make(llama()).write(tmp_path)), "modelopt")
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_experts_in_one_tensor_are_refused_by_name(beside: bool, tmp_path: Path) -> None:
+    """Also where other layers are packed: the stacks would be copied under declarations that do not know them."""
+    stacked = without_cache(expert_stacks(gpt_oss()))
+    if beside:
+        packed = without_cache(nvfp4(llama())).tensors
+        stacked.tensors |= {name: tensor for name, tensor in packed.items() if ".down_proj" in name}
+    with pytest.raises(CheckpointError, match=r"layers\.0\.mlp\.experts\.gate_up_proj holds all experts of a layer"):
+        layouts.conversion(open_checkpoint(stacked.write(tmp_path)), "compressed-tensors")
 
 
 def test_the_layout_it_has_already(tmp_path: Path) -> None:
