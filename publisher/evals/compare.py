@@ -3,7 +3,7 @@
 A side is one model: runs with unlike seeds are samples of it, reported as mean ± standard deviation. A difference is
 result minus baseline. Its error is paired by document where every run has its samples, otherwise taken over seeds where
 both sides have several, otherwise from the standard errors as if independent. Refused: unlike protocols, samples that
-are not those of the results, two runs of one seed, a declared task that a side lacks.
+are not those of the results, two runs of one seed, one run on both sides, a declared task that a side lacks.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def compare(
         PublisherError: what the module refuses.
     """
     work = _Work(*_told_apart(_one(sides(results, "result")), sides(baselines, "baseline")))
+    _require_two_runs(work)
     keys = _declared(work, tasks) if tasks else _shared(work)
     lines = tuple(_line(work, key) for key in keys[:MAX_LINES])
     reference = work.baselines[0]
@@ -73,6 +74,18 @@ def _told_apart(result: Side, baselines: tuple[Side, ...]) -> tuple[Side, tuple[
         replace(side, label=f"{side.label} (baseline)") if side.label == result.label else side for side in baselines
     )
     return replace(result, label=f"{result.label} (result)"), tuple(named)
+
+
+def _require_two_runs(work: _Work) -> None:
+    """Refuse one run on both sides, a copy of it too: every difference would be none, and every recovery 100 %."""
+    for side in work.baselines:
+        for run in side.runs:
+            for other in work.result.runs:
+                if run.document == other.document:
+                    raise PublisherError(
+                        f"{run.path} of {side.label} and {other.path} of {work.result.label} are the same run.",
+                        hint="Name the results of the two models.",
+                    )
 
 
 def _one(found: tuple[Side, ...]) -> Side:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 HARNESS = Path(__file__).parent / "harness"
+SECONDS = itertools.count()
 STAMP = "2026-05-04T03-02-01.123456"
 
 
@@ -71,7 +73,7 @@ def document(
             "gen_kwargs": None,
             **dict.fromkeys(("random_seed", "numpy_seed", "torch_seed", "fewshot_seed"), seed),
         },
-        "date": 1795252898.25,
+        "date": 1795252898.25 + next(SECONDS),  # no two runs begin at the same moment
         "lm_eval_version": "0.4.11",
         "model_name": "org/model",
         "task_hashes": {},

@@ -162,6 +162,15 @@ def test_perplexities_are_no_percentages_and_recover_nothing(tmp_path: Path) -> 
     assert (line.percent, line.result.value, delta.recovery, delta.error) == (False, 0.95, None, None)
 
 
+@pytest.mark.parametrize("copied", [False, True])
+def test_one_run_is_not_compared_with_itself(tmp_path: Path, pair: tuple[str, str], copied: bool) -> None:
+    """A slip of the fingers must not end as a published recovery of 100 %."""
+    same = tmp_path / "copy.json"
+    same.write_bytes(Path(pair[0]).read_bytes())
+    with pytest.raises(PublisherError, match="are the same run"):
+        compare([f"BF16={pair[0]}"], [f"NVFP4={same if copied else pair[0]}"])
+
+
 def test_equal_answers_have_no_z(tmp_path: Path) -> None:
     lines = {"quiz": [sample(n, float(n % 2)) for n in range(8)]}
     paths = [write(tmp_path / name, document({"quiz:acc,none": (0.5, 0.19)}, n=8), lines) for name in "ab"]
