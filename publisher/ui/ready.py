@@ -81,15 +81,27 @@ def told(name: str) -> Html:
         f"As {ready.repository}: {ready.title}. {ready.modules:,} matrices, about {ready.gigabytes} GB. "
         f"Made from {ready.base_model}."
     )
-    lines = [line.removeprefix("#").removeprefix(" ") for line in ready.text.split("\n") if line.startswith("#")]
+    said = (markup.element("p", markup.text(one)) for one in _paragraphs(ready.text))
     return markup.element(
         "div",
         markup.element("p", markup.text(line)),
-        markup.details(
-            markup.text("What its card says, and what is ours"), markup.element("pre", markup.text("\n".join(lines)))
-        ),
+        markup.details(markup.text("What its card says, and what is ours"), *said),
         kind="page told",
     )
+
+
+def _paragraphs(text: str) -> list[str]:
+    """The comment of a recipe without its line breaks: indented lines belong together, a heading ends with a colon."""
+    found: list[str] = []
+    before = ""
+    for line in (line[1:].removeprefix(" ") for line in text.split("\n") if line.startswith("#")):
+        together = before and not before.endswith(":") and line.startswith(" ") >= before.startswith(" ")
+        if line.strip() and together:
+            found[-1] += f" {line.strip()}"
+        elif line.strip():
+            found.append(line.strip())
+        before = line
+    return found
 
 
 def _all() -> tuple[ReadyRecipe, ...]:

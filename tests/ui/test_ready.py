@@ -100,4 +100,7 @@ def test_what_is_told_is_what_the_recipe_s_comment_says() -> None:
     told = ready.told("kimi-k2.5-p48-nvfp4")
     assert "ISTA-DASLab/Kimi-K2.5-P48-NVFP4-W4A4-Preview" in told
     assert "The method by which its weights were trained after pruning is not published." in told
+    assert "for each expert&#x27;s linear. Of every four pairs of weights two are zero" in told  # no line of the file
+    assert "<p>What its card says:</p>" in told
+    assert "<p>First: publisher calibrate SOURCE --data TEXT --output statistics.safetensors</p>" in told
     assert "quantize:" not in told
