@@ -246,10 +246,9 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Usage" in json.loads(capsys.readouterr().out)["payload"]["message"]
 
 
-def test_the_program_also_measures_with_activations_rounded(tmp_path: Path) -> None:
+def test_activations_are_also_measured_rounded(tmp_path: Path) -> None:
     path = write_job(tmp_path, activations="simulated", prompt=None)
-    code, events = program(path)
-    assert code == 0, events[-1]
+    evaluate.run(evaluate.read_job(path))
     found = json.loads((tmp_path / "evaluation.json").read_text())
     exact, rounded = found["checkpoint"], found["activations"]
     assert rounded["tokens"] == exact["tokens"]
@@ -258,6 +257,6 @@ def test_the_program_also_measures_with_activations_rounded(tmp_path: Path) -> N
     weight_only = write(nvfp4(llama(), activations=False), tmp_path / "w4a16")
     job = json.loads(path.read_text())
     path.write_text(json.dumps({**job, "checkpoint": str(weight_only)}))
-    code, events = program(path)
-    assert (code, events[-1]["kind"]) == (2, "error")
-    assert "weight-only" in events[-1]["payload"]["message"]
+    with pytest.raises(PublisherError, match="weight-only") as refused:
+        evaluate.run(evaluate.read_job(path))
+    assert refused.value.exit_code == 2
