@@ -30,10 +30,13 @@ def read_manifest(target: Target) -> Manifest:
     """The manifest a target stores.
 
     Raises:
+        PublisherError: there is no repository.
         HubError: it stores none.
         DocumentError, CheckpointError: what it stores is none.
     """
     stored = target.tree().get(manifests.NAME)
+    if stored is None and target.settings() is None:
+        raise PublisherError(f"There is no repository at {target.url}.", hint="Check the name.")
     if stored is None:
         raise HubError(f"{target.url} holds no {manifests.NAME}.", hint="Publish it with `publisher push`.")
     if stored.size > MAX_DOCUMENT:

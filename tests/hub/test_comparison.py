@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from publisher.errors import CheckpointError, HubError
+from publisher.errors import CheckpointError, HubError, PublisherError
 from publisher.hub.comparison import everything, groups, read_manifest, verify
 from publisher.hub.push import push
 from publisher.hub.target import Publication
@@ -27,6 +27,11 @@ def test_what_differs_is_named(place: Place, tiny: Publication) -> None:
     place.put("publish.json", b"{}")
     found = {item.path: item.kind for item in verify(place.target(), tiny.manifest)}
     assert found == {"config.json": "sha256", "README.md": "size", "stray.bin": "unexpected", "publish.json": "size"}
+
+
+def test_a_wrong_name_is_told_as_one(place: Place) -> None:
+    with pytest.raises(PublisherError, match=r"no repository at|does not exist"):
+        read_manifest(place.target())
 
 
 def test_the_stored_manifest_is_read_and_judged(place: Place, tiny: Publication) -> None:
