@@ -87,8 +87,7 @@ class ReadAhead(Generic[T, R]):
             self._budget.give(self._size(item))
 
     def _loaded(self, future: Future[tuple[T, R] | None]) -> tuple[T, R] | None:
-        while not future.done():
-            wait((future,), _TICK)
+        while not future.done() and not wait((future,), _TICK).done:
             self._waiting()
         return future.result()
 
