@@ -16,6 +16,7 @@ import psutil
 
 from publisher.errors import EngineError, PublisherError
 from publisher.native.memory import available_host_bytes, limit_of_group
+from publisher.plan.measured import misfits
 from publisher.plan.model import Plan, Recipe
 from publisher.plan.sizes import memory_of
 from publisher.units import format_bytes
@@ -54,7 +55,8 @@ def preflight(plan: Plan, run_dir: Path, *, device: str = "auto", workers: int |
         workers: processes that share the work; None lets the engine choose as many as fit into memory.
     """
     processes = _processes(plan, device, workers)
-    return (*_disk(plan, run_dir), *_memory(plan, processes), *_engine(plan.recipe), *_files(plan.recipe))
+    measured = (Lack(kind="file", message=m, hint=hint, fatal=fatal) for m, hint, fatal in misfits(plan))
+    return (*_disk(plan, run_dir), *_memory(plan, processes), *_engine(plan.recipe), *_files(plan.recipe), *measured)
 
 
 def refuse(lacks: tuple[Lack, ...]) -> None:
