@@ -29,9 +29,11 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = dict(os.environ)
@@ -56,8 +58,8 @@ PARENTS = {
 }
 # Beginnings of names that are read when they are needed, not while a module is imported, or imitated by `become`.
 FREE = (
-    "FP4_PUBLISHER_", "HF_ENDPOINT", "HF_TOKEN", "HF_XET_", "NO_COLOR", "PUBLISHER_", "PYTEST_",
-    "PYTHONIOENCODING", "PYTHONSAFEPATH", "PYTHONUNBUFFERED",
+    "FP4_PUBLISHER_", "GRADIO_", "HF_ENDPOINT", "HF_TOKEN", "HF_XET_", "NO_COLOR", "PUBLISHER_", "PYTEST_",
+    "PYTHONIOENCODING", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "TORCHINDUCTOR_",
 )  # fmt: skip
 ENGINE = {  # what publisher.engines.run gives a program
     "HF_HUB_OFFLINE": "1",
@@ -114,7 +116,7 @@ class Warm:
     def __init__(self, parents: Sequence[str]) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="warm-"))
         self._servers: list[subprocess.Popen[bytes]] = []
-        known = {}
+        known: dict[str, tuple[str, dict[str, str]]] = {}
         for parent in parents:
             settings = BASE | {"PYTHONPATH": str(ROOT)} | ({} if parent == "cli" else ENGINE)
             place = self._folder / parent
@@ -195,8 +197,8 @@ def serve(listener: socket.socket) -> tuple[Request, list[int]]:
                 elif isinstance(key.fileobj, socket.socket) and key.fileobj in running:
                     _signals(key.fileobj, running[key.fileobj], selector)
             for pid, status in _ended():
-                peer = waiting.pop(pid, None)  # type: ignore[assignment]
-                if peer is not None:
+                if pid in waiting:
+                    peer = waiting.pop(pid)
                     with contextlib.suppress(OSError):
                         peer.sendall(struct.pack(">I", status))
                     with contextlib.suppress(KeyError):
@@ -238,7 +240,7 @@ def _ended() -> list[tuple[int, int]]:
     return found
 
 
-def become(request: Request, fds: Sequence[int]) -> None:
+def become(request: Request, fds: Sequence[int]) -> NoReturn:
     """Run a program in this process, as if it had been started."""
     module, arguments, folder, environment, python = request
     os.setsid()
@@ -257,8 +259,36 @@ def become(request: Request, fds: Sequence[int]) -> None:
         sys.path.insert(0, folder)
     sys.argv = [module, *arguments]
     sys.executable = python
-    gc.enable()
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    for own in (module, f"{module}.__main__"):  # what is run is not there beforehand, as runpy says in a warning
+        if own in sys.modules and not hasattr(sys.modules[own], "__path__"):
+            del sys.modules[own]
+    os._exit(_ending(lambda: runpy.run_module(module, run_name="__main__", alter_sys=True)))
+
+
+def _ending(program: Callable[[], object]) -> int:
+    """How a program ended, with what an interpreter does at its end but for taking apart what the parent imported."""
+    code: object = 0
+    try:
+        program()
+    except SystemExit as stop:
+        code = 0 if stop.code is None else stop.code
+    except BaseException:  # the edge of a process
+        traceback.print_exc()
+        code = 1
+    if not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.main_thread():
+            thread.join()
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        code = 120  # as Python itself does
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    return code & 0xFF
 
 
 def _endpoint(address: str | None) -> None:

@@ -1,7 +1,8 @@
 """The app in a real browser, from an empty form to a verified repository, and as a Space serves it.
 
 The server is a process of its own on 127.0.0.1, the browser is Chromium, the models are tiny, and one is hostile: a
-name in it is markup. No script of a stranger runs, nothing comes from elsewhere, no page raises an error.
+name in it is markup. No script of a stranger runs, nothing comes from elsewhere, no page raises an error. What the
+server starts is forked (`tests/warm.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests import warm
 from tests.builders import tiny
 from tests.hub.loopback import LoopbackHub
 
@@ -136,7 +138,7 @@ def source(folder: Path, *, hostile: bool = False) -> Path:
 
 
 def publisher(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "publisher", *arguments]
+    command = [warm.python(), "-m", "publisher", *arguments]
     return subprocess.run(
         command, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )
@@ -146,7 +148,7 @@ def test_from_the_form_to_a_verified_repository(browser: Browser, tmp_path: Path
     source(tmp_path / "model")
     source(tmp_path / "hostile", hostile=True)
     env = environment()
-    command = [sys.executable, "-m", "publisher", "ui", "--port", env["GRADIO_SERVER_PORT"]]
+    command = [warm.python(), "-m", "publisher", "ui", "--port", env["GRADIO_SERVER_PORT"]]
     with serving(command, tmp_path, env):
         witness = opened(browser, env)
         page = witness.page
@@ -253,7 +255,7 @@ def test_a_ready_recipe_fills_the_form_and_yaml_says_the_rest(browser: Browser, 
     """By the keyboard where a keyboard is all there is; no field lacks a name, and nothing is cut off on a phone."""
     tiny.kimi().write(tmp_path / "kimi")
     env = environment()
-    command = [sys.executable, "-m", "publisher", "ui", "--port", env["GRADIO_SERVER_PORT"]]
+    command = [warm.python(), "-m", "publisher", "ui", "--port", env["GRADIO_SERVER_PORT"]]
     with serving(command, tmp_path, env):
         witness = opened(browser, env, viewport={"width": 390, "height": 844}, color_scheme="dark")
         page = witness.page
@@ -323,7 +325,7 @@ def test_access_is_decided_on_the_page(browser: Browser, tmp_path: Path) -> None
         repo.ask("grace", why="<img src=x onerror=window.pwned=6>")
         repo.ask("mallory")
         env = environment(HF_ENDPOINT=hub.endpoint, HF_TOKEN=hub.token)
-        command = [sys.executable, "-m", "publisher", "ui", "--port", env["GRADIO_SERVER_PORT"]]
+        command = [warm.python(), "-m", "publisher", "ui", "--port", env["GRADIO_SERVER_PORT"]]
         with serving(command, tmp_path, env):
             witness = opened(browser, env)
             page = witness.page
@@ -349,7 +351,7 @@ def test_access_is_decided_on_the_page(browser: Browser, tmp_path: Path) -> None
 
 def test_the_keyboard_reaches_the_plan(browser: Browser, tmp_path: Path) -> None:
     env = environment()
-    command = [sys.executable, "-m", "publisher", "ui", "--port", env["GRADIO_SERVER_PORT"]]
+    command = [warm.python(), "-m", "publisher", "ui", "--port", env["GRADIO_SERVER_PORT"]]
     with serving(command, tmp_path, env):
         page = opened(browser, env).page
         page.locator("#source textarea, #source input").first.focus()

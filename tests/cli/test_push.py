@@ -15,8 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from safetensors import safe_open
 
+from publisher.cli import main
+from publisher.hub.patience import Patience
 from tests import warm
 from tests.builders.tiny import llama, nvfp4
 from tests.cli.conftest import ROOT, Workspace
@@ -182,15 +185,23 @@ def test_a_login_that_may_only_read_is_refused_before_the_work(workspace: Worksp
     assert not workspace.checkpoint.exists()
 
 
-@pytest.mark.slow  # the client and the target wait between their attempts, at the start and at the push
-def test_a_hub_that_is_down_at_the_start_stops_only_the_push(workspace: Workspace) -> None:
+def test_a_hub_that_is_down_at_the_start_stops_only_the_push(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In this process, where the client and the target need not wait between their attempts."""
+    monkeypatch.chdir(workspace.folder)
+    monkeypatch.setattr(sys, "executable", warm.python())
+    monkeypatch.setattr(Patience, "wait", lambda self, number, asked=None: None)
+    monkeypatch.setattr("huggingface_hub.utils._http.time", type("Clock", (), {"sleep": staticmethod(lambda s: None)}))
     with LoopbackHub() as hub:
         hub.fail("GET", "/api/whoami", times=1000, status=500)
-        done = workspace.publisher(
-            "push", workspace.recipe(), "--repo", f"{hub.user}/tiny-fp4", "--run-dir", "run", "--yes", code=4,
-            HF_ENDPOINT=hub.endpoint, HF_TOKEN=hub.token,
-        )  # fmt: skip
-    assert "not known whether this login may publish" in done.err
+        monkeypatch.setenv("HF_TOKEN", hub.token)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        with pytest.raises(SystemExit) as ended:
+            main(["push", workspace.recipe(), "--repo", f"{hub.user}/tiny-fp4", "--run-dir", "run", "--yes"])
+        assert len(hub.requests("GET", "/api/whoami")) > 1
+    assert ended.value.code == 4
+    assert "not known whether this login may publish" in capfd.readouterr().err
     assert workspace.checkpoint.exists()
 
 

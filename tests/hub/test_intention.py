@@ -135,7 +135,7 @@ def test_the_push_asks_what_the_dry_run_told(
 
 
 def test_a_dry_run_without_a_token_says_what_is_missing(hub: LoopbackHub, tiny: Publication) -> None:
-    found = intend(HuggingFaceTarget(REPO, endpoint=hub.endpoint), tiny)
+    found = intend(HuggingFaceTarget(REPO, endpoint=hub.endpoint, sleep=lambda s: None), tiny)
     assert [type(problem) for problem in found.problems] == [AccessError]
     assert found.current is None
 

@@ -71,6 +71,12 @@ LEGITIMATE = [row for family in FAMILIES for row in family.LEGITIMATE]
 COMPARING = frozenset(code for code, known in load_rules().items() if known.cost == "payload and source")
 
 
+@pytest.fixture(autouse=True)
+def _no_hundreds_of_megabytes_of_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file too long to be searched whole is one of 8 MiB here."""
+    monkeypatch.setattr("publisher.subjects.sidefiles.MOST", 8 << 20)
+
+
 def check(
     folder: Path,
     base: str,

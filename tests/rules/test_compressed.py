@@ -102,7 +102,7 @@ def blocks(draw: st.DrawFn) -> dict[str, Any]:
     return {"config_groups": {name: group}} | {key: draw(st.sampled_from(tops[key])) for key in changed}
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(blocks())
 def test_schema_and_library_agree(block: dict[str, Any]) -> None:
     assert schema_reads(block) == library_reads(block)

@@ -1,4 +1,8 @@
-"""The real modelopt, started as the product starts it, on a tiny Llama: what is there afterwards, what is refused."""
+"""The real modelopt, started as the product starts it, on a tiny Llama: what is there afterwards, what is refused.
+
+Importing modelopt and transformers takes longer than any of these runs: one process does it, the programs are forked
+from it, but for the one that is stopped.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +29,18 @@ from publisher.engines.modelopt import ModelOpt
 from publisher.engines.run import run_job
 from publisher.errors import EngineError, PublisherError
 from publisher.journal import Journal
+from tests import warm
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.xdist_group("modelopt")]
 ROOT = Path(programs.__file__).parents[3]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def own_interpreter() -> None:
+def own_interpreter() -> Iterator[None]:
     os.environ.pop("PUBLISHER_MODELOPT_PYTHON", None)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "executable", warm.python("modelopt"))
+        yield
 
 
 def quantize(job: Path) -> list[journals.Event]:
@@ -248,12 +255,10 @@ def test_a_finished_export_is_not_made_again(tiny_llama: Path, make_job: Any, tm
         quantize(job)
     assert not (tmp_path / "checkpoint").exists()
     job.write_text(json.dumps(value | {"quantization_config": honest}))
-    started = time.monotonic()
     events = quantize(job)
     assert "exported before" in events[0].payload["message"]
     assert not [e for e in events if e.payload.get("step") == "calibrate"]
     assert (tmp_path / "checkpoint" / "config.json").exists()
-    assert time.monotonic() - started < 60
 
 
 def test_experts_are_found_under_the_names_of_the_checkpoint(make_job: Any, tmp_path: Path) -> None:
