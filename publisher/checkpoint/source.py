@@ -110,7 +110,7 @@ def resolve(
     """
     if not spec.startswith(SCHEME):
         path = Path(spec).expanduser().absolute()
-        if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
+        if not path.exists() and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", spec):
             raise CheckpointError(f"There is no folder {spec}.", hint=f"For the Hub repository write hf://{spec}.")
         return Source(label=str(path), repo=None, commit=None, files=LocalFiles(path))
     repo, revision = parse_spec(spec)

@@ -145,3 +145,13 @@ def test_a_bare_repository_name_is_told_how_to_be_written() -> None:
     with pytest.raises(CheckpointError, match="no folder org/model") as caught:
         resolve("org/model")
     assert "hf://org/model" in caught.value.hint
+
+
+def test_a_path_that_is_none_is_not_taken_for_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        resolve("./nosuch")
+    assert "hf://./nosuch" not in caught.value.hint
+    with pytest.raises(CheckpointError) as caught:
+        resolve("org/nosuch")
+    assert "hf://org/nosuch" in caught.value.hint
