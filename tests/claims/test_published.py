@@ -1,7 +1,7 @@
 """Five published documents beside checkpoints with the facts they state: every contradiction they hold, nothing else.
 
 The checkpoints are headers alone, every tensor with its real shape (`tests/builders/kimi.py`): the sizes, counts and
-parameters that the cards give are true of them.
+parameters that the cards give are true of them. They are built and counted once, in one process.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from publisher import rules
 from publisher.checkpoint.open import Checkpoint, open_checkpoint
 from publisher.checkpoint.replaced import Replaced
+from publisher.claims.facts import Facts
 from publisher.cli.card import CONTRADICTED, LEFT_OUT
 from publisher.findings import Finding
 from publisher.subjects import CARD, Evidence
@@ -28,6 +30,28 @@ CARDS = Path(__file__).parent / "published"
 SPEC = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": 16}
 TOWERS = ["vision_tower*", "mm_projector*"]
 EVERYTHING = (".mlp.experts.", ".shared_experts.", "layers.0.mlp.")
+pytestmark = pytest.mark.xdist_group("published cards")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _counted_once() -> Iterator[None]:
+    """What the headers say does not change with a word of the card beside them."""
+
+    def once(name: str) -> property:
+        compute, known = Facts.__dict__[name].func, dict[int, tuple[Any, Any]]()
+
+        def get(facts: Facts) -> Any:
+            modules = facts.checkpoint.modules
+            if id(modules) not in known:
+                known[id(modules)] = modules, compute(facts)
+            return known[id(modules)][1]
+
+        return property(get)
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("parameters", "_stored"):
+            patched.setattr(Facts, name, once(name))
+        yield
 
 
 def read(name: str) -> str:
