@@ -193,7 +193,7 @@ class _StrictLoader(yaml.SafeLoader):
     """SafeLoader without aliases (no billion laughs), without tags and without duplicate keys."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if reason := _not_read(event):
             raise yaml.composer.ComposerError(None, None, reason, event.start_mark)
         return super().compose_node(parent, index)

@@ -283,6 +283,7 @@ def _follow(found: Fields) -> None:
         [of["number_format"], *following],
         [*following, *engine_fields],
         trigger_mode="always_last",
+        preprocess=False,  # what is chosen may just have been taken away; `settle` sees to it
         **QUIET,
     )
     of["to"].change(lambda value: gr.Textbox(visible=value == forms.FOLDER), of["to"], of["folder"], **QUIET)
@@ -307,7 +308,8 @@ def _follow(found: Fields) -> None:
 
 def followed(number_format: str, chosen: Iterable[str]) -> list[Any]:
     """Updates of `choices.FOLLOWING` and of the fields that belong to one engine."""
-    settled = choices.settle(number_format, dict(zip(choices.FOLLOWING, chosen, strict=True)))
+    known = number_format if number_format in ("nvfp4", "mxfp4") else "nvfp4"
+    settled = choices.settle(known, dict(zip(choices.FOLLOWING, chosen, strict=True)))
     updates = [_settled(field, choice) for field, choice in settled.items()]
     engine = settled["engine"].value
     return [*updates, *(gr.update(visible=owner == engine) for owner in ENGINE_FIELDS.values())]

@@ -115,8 +115,17 @@ class Form:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Form:
-        """The form out of a page's fields; one that was never touched, or emptied, has its default."""
-        return cls(**{"source": "", **{name: value for name, value in values.items() if value is not None}})
+        """The form out of a page's fields; one that was never touched, or emptied, has its default.
+
+        Raises:
+            PublisherError: a value is not of its field's kind; no browser sends such.
+        """
+        given = {"source": "", **{name: value for name, value in values.items() if value is not None}}
+        for field in fields(cls):
+            kind: Any = {"bool": bool, "float": (int, float)}.get(str(field.type), str)
+            if not isinstance(given.get(field.name, field.default), kind):
+                raise PublisherError(f"The field {field.name} holds no {field.type}.", hint="Fill it in again.")
+        return cls(**given)
 
 
 def globs(text: str) -> list[str]:

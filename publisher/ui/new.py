@@ -7,7 +7,7 @@ planned and shown, never what the form says by then.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def build(*, space: bool) -> NewPage:
     outputs = [shown, command, recipe, outcome, start, planned, message]
 
     def make_plan(values: dict[Any, Any], token: gr.OAuthToken | None = None) -> Iterator[tuple[Any, ...]]:
-        filled = Form.of({name: values[component] for name, component in fields.items()})
+        filled = {name: values[component] for name, component in fields.items()}
         login = token.token if token is not None and space else None
         for view in planning(filled, space=space, token=login):
             if isinstance(view, Planned):
@@ -100,6 +100,7 @@ def build(*, space: bool) -> NewPage:
         outputs,
         show_progress="hidden",
         api_visibility="private",
+        preprocess=False,  # a choice that is just being replaced is for the reader of recipes to judge
         concurrency_limit=4,
     )
     plan.click(None, None, None, js=SHOW_PLAN, api_visibility="private")
@@ -151,9 +152,10 @@ class Planned:
     ready: bool
 
 
-def planning(form: Form, *, space: bool, token: str | None) -> Iterator[str | Planned]:
-    """Plan a form: yields what to show while waiting, and a `Planned` or an error box last."""
+def planning(filled: Form | Mapping[str, Any], *, space: bool, token: str | None) -> Iterator[str | Planned]:
+    """Plan a form, or what a page's fields hold: yields what to show while waiting, a `Planned` or an error last."""
     try:
+        form = filled if isinstance(filled, Form) else Form.of(filled)
         made = forms.recipe(form, Path.cwd(), space=space)
         text = forms.recipe_text(form, made, space=space)
         with tempfile.TemporaryDirectory(prefix="publisher-plan-") as folder:

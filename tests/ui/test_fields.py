@@ -42,6 +42,11 @@ def test_a_format_takes_away_what_it_does_not_have() -> None:
     assert [value for _, value in engine.choices] == ["native"]
 
 
+def test_what_no_browser_sends_becomes_what_is_offered() -> None:
+    engine, layout, *_ = fields.followed([], [{}, ["x"], 1, None, "x"])  # type: ignore[arg-type,list-item]
+    assert (engine.value, layout.value) == ("native", "modelopt")
+
+
 @pytest.mark.parametrize("name", [name for _, name in ready.choices()])
 def test_a_ready_recipe_fills_every_field_with_what_can_be_chosen(name: str) -> None:
     updates = fields.filled(name, Form(source="", repo="me/x"))

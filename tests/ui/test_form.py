@@ -287,3 +287,11 @@ def test_the_recipe_that_a_space_plans_names_none_of_the_typed_paths(tmp_path: P
 
 def test_fields_that_were_never_touched_have_their_defaults() -> None:
     assert Form.of({"source": None, "repo": "a/b", "keep": None, "samples": None}) == Form(source="", repo="a/b")
+
+
+@pytest.mark.parametrize(
+    "change", [{"source": ["x"]}, {"workers": "2"}, {"private": "yes"}, {"layout": {}}, {"more": 1}]
+)
+def test_a_value_of_another_kind_is_refused_by_its_field(change: dict[str, Any]) -> None:
+    with pytest.raises(PublisherError, match=f"The field {next(iter(change))} holds no"):
+        Form.of({"source": "m", "repo": "a/b", **change})

@@ -68,6 +68,14 @@ def test_what_is_wrong_is_a_box_with_a_sentence(form: Form, change: dict[str, st
     assert "Traceback" not in box
 
 
+def test_what_no_browser_sends_is_a_sentence_too() -> None:
+    *_, box = new.planning({"source": ["m"], "number_format": {}}, space=True, token=None)
+    assert isinstance(box, str)
+    assert "The field source holds no str" in box
+    *_, box = new.planning({"source": "hf://o/m", "repo": "a/b", "engine": "x"}, space=True, token=None)
+    assert "is none of native" in str(box)
+
+
 def test_a_visitor_of_a_space_cannot_look_at_its_disk(form: Form) -> None:
     box = last(form, space=True)
     assert isinstance(box, str)
