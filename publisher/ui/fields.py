@@ -308,11 +308,20 @@ def _follow(found: Fields) -> None:
 
 def followed(number_format: str, chosen: Iterable[str]) -> list[Any]:
     """Updates of `choices.FOLLOWING` and of the fields that belong to one engine."""
-    known = number_format if number_format in ("nvfp4", "mxfp4") else "nvfp4"
-    settled = choices.settle(known, dict(zip(choices.FOLLOWING, chosen, strict=True)))
-    updates = [_settled(field, choice) for field, choice in settled.items()]
-    engine = settled["engine"].value
+    found = _settle(number_format, dict(zip(choices.FOLLOWING, chosen, strict=True)))
+    updates = [_settled(field, choice) for field, choice in found.items()]
+    engine = found["engine"].value
     return [*updates, *(gr.update(visible=owner == engine) for owner in ENGINE_FIELDS.values())]
+
+
+def settled(values: dict[str, Any]) -> dict[str, Any]:
+    """What the fields hold, with choices that a format just took away replaced as they are about to be on the page."""
+    found = _settle(values["number_format"], {field: values[field] for field in choices.FOLLOWING})
+    return {**values, **{field: choice.value for field, choice in found.items()}}
+
+
+def _settle(number_format: Any, chosen: dict[str, Any]) -> dict[str, choices.Choice]:
+    return choices.settle(number_format if number_format in ("nvfp4", "mxfp4") else "nvfp4", chosen)
 
 
 def _settled(field: str, choice: choices.Choice) -> Any:

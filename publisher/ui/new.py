@@ -86,7 +86,7 @@ def build(*, space: bool) -> NewPage:
     outputs = [shown, command, recipe, outcome, start, planned, message]
 
     def make_plan(values: dict[Any, Any], token: gr.OAuthToken | None = None) -> Iterator[tuple[Any, ...]]:
-        filled = {name: values[component] for name, component in fields.items()}
+        filled = fieldset.settled({name: values[component] for name, component in fields.items()})
         login = token.token if token is not None and space else None
         for view in planning(filled, space=space, token=login):
             if isinstance(view, Planned):

@@ -57,3 +57,9 @@ def test_a_ready_recipe_fills_every_field_with_what_can_be_chosen(name: str) -> 
     assert updates["statistics"]["visible"] is True
     if name:
         assert updates["layout"].value == library.ready_recipe(name).document["layout"]
+
+
+def test_a_plan_asked_for_before_the_page_followed_is_of_what_it_is_about_to_show() -> None:
+    values = {"number_format": "mxfp4", "engine": "modelopt", "layout": "modelopt", "mode": "mse", "repo": "a/b"}
+    found = fields.settled({**values, "activations": "", "kv_cache": "none"})
+    assert [found[key] for key in ("engine", "layout", "mode", "repo")] == ["native", "quark", "even", "a/b"]
