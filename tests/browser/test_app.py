@@ -29,7 +29,7 @@ from tests import warm
 from tests.builders import tiny
 from tests.hub.loopback import LoopbackHub
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = (

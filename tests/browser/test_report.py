@@ -17,7 +17,7 @@ from publisher.reports.overview import look
 from publisher.reports.validation import Validation
 from tests.builders import tiny
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 HOSTILE = "model.layers.0.<img src=x onerror=window.pwned=1>.<script>window.pwned=2</script>_proj"
 

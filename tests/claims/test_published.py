@@ -30,7 +30,6 @@ CARDS = Path(__file__).parent / "published"
 SPEC = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": 16}
 TOWERS = ["vision_tower*", "mm_projector*"]
 EVERYTHING = (".mlp.experts.", ".shared_experts.", "layers.0.mlp.")
-pytestmark = pytest.mark.xdist_group("published cards")
 
 
 @pytest.fixture(autouse=True, scope="module")

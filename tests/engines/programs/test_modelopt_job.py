@@ -31,7 +31,7 @@ from publisher.errors import EngineError, PublisherError
 from publisher.journal import Journal
 from tests import warm
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.xdist_group("modelopt")]
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
 ROOT = Path(programs.__file__).parents[3]
 
 
