@@ -121,7 +121,9 @@ def _gpus() -> int:
     for setting in VISIBLE:
         if os.environ.get(setting):
             return len(os.environ[setting].split(","))
-    return max(1, len([path for path in DEVICES.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()]))
+    nvidia = [path for path in DEVICES.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()]
+    amd = list(DEVICES.glob("dri/renderD*")) if (DEVICES / "kfd").exists() else []
+    return max(1, len(nvidia) or len(amd))
 
 
 def _engine(recipe: Recipe) -> Iterator[Lack]:

@@ -85,6 +85,13 @@ def test_memory_is_counted_for_every_process(plan: Any, tmp_path: Path, monkeypa
     monkeypatch.setattr(preflight_module, "DEVICES", tmp_path)
     (lack,) = preflight(many, tmp_path, device="all")
     assert "4 processes" in lack.message
+    amd = tmp_path / "amd"
+    (amd / "dri").mkdir(parents=True)
+    for name in ("kfd", *(f"dri/renderD{number}" for number in range(128, 136)), "dri/card0"):
+        (amd / name).touch()
+    monkeypatch.setattr(preflight_module, "DEVICES", amd)
+    (lack,) = preflight(many, tmp_path, device="all")
+    assert "8 processes" in lack.message
 
 
 def test_a_container_has_what_its_control_group_allows(
