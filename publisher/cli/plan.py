@@ -63,4 +63,5 @@ def command(recipe: Path, run_dir: Path | None, scanned: bool, form: str) -> Non
         raise PublisherError(" ".join(f"{sentence}." for sentence in dead), hint="Nothing was started.")
     pipeline.require_plan(plan)
     pipeline.require_words(prepared)
-    output.say(f"next: publisher push {recipe}", "dim")
+    where = ", once nothing of the above is in its way" if any(lack.fatal for lack in lacks) else ""
+    output.say(f"next: publisher push {recipe}{where}", "dim")
