@@ -22,7 +22,7 @@ from publisher.hub.target import (
     TransientHubError,
     stricter,
 )
-from publisher.hub.work import DIRECT, DRAFT, Work
+from publisher.hub.work import DIRECT, DRAFT, Work, next_step, unlike
 from publisher.manifest import Difference
 
 
@@ -156,12 +156,18 @@ class Routes(Work):
     def _land(self) -> None:
         if self.draft is None or (self._branch_exists() and not self.differences(self.landing)):
             return
-        if not self.landed:
+        if not self.landed or self._unmoved(self.draft):
             self.draft = self._still_fitting(self.draft)
             self.guard()
             self.landing.land(self.draft, message=f"Publish {self.publication.key}")
             self.landed = True
-        self.require(self.differences(self.landing))
+        different = self.differences(self.landing)
+        if different:
+            raise TransientHubError(unlike(self.landing, different), hint=next_step(different))
+
+    def _unmoved(self, draft: Draft) -> bool:
+        """Whether what users see is still what the draft starts from: a success that was none."""
+        return draft.base is not None and self.landing.head() == draft.base
 
     def _still_fitting(self, draft: Draft) -> Draft:
         """The draft, if what users see is still what it starts from, or differs from that in nothing that matters."""

@@ -74,7 +74,7 @@ COMPARING = frozenset(code for code, known in load_rules().items() if known.cost
 @pytest.fixture(autouse=True)
 def _no_hundreds_of_megabytes_of_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file too long to be searched whole is one of 8 MiB here."""
-    monkeypatch.setattr("publisher.subjects.sidefiles.MOST", 8 << 20)
+    monkeypatch.setattr("publisher.subjects.sidefiles.MOST", 16 << 20)
 
 
 def check(
