@@ -7,14 +7,12 @@ left to it. Elements are looked up where the processor can (`registers`), and ro
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numba
 from llvmlite import ir
-from numba.core import cgutils
 
-from publisher.native.kernels.registers import can_look_up, element_in_quarters
+from publisher.native.kernels.registers import called, can_look_up, element_in_quarters
 from publisher.native.kernels.vectors import LANES, Emitter, all_lanes, as_float, magnitudes_at, vector, vector_code
 from publisher.native.kernels.windows import to_element
 
@@ -48,13 +46,13 @@ def settle(
         first = _first(emit, begin)
         columns = _turned(builder, [_magnitudes(emit, weights.dtype, begin, row) for row in range(BATCH)])
         table = _turned(builder, [_steps(emit, first, row) for row in range(BATCH)])
-        loss = _loss_in_quarters if can_look_up(context) else _loss
-        best, second, step, place = _weighed(builder, columns, table[1 : CANDIDATES + 1], loss)
+        looked_up = can_look_up(context)
+        best, second, step, place = _weighed(builder, columns, table[1 : CANDIDATES + 1], looked_up)
         margin = builder.fmul(peak, emit.splat(emit.arguments["margin"]))
         root = builder.fadd(_sqrt(builder, best), margin)
         limit = builder.fmul(root, root)
         settled = _settled(emit, peak, columns, table, second, limit)
-        doubled = loss(builder, columns, builder.fadd(step, step))
+        doubled = _loss(builder, columns, builder.fadd(step, step), looked_up)
         settled = builder.and_(settled, builder.fcmp_unordered(">", doubled, limit))
         _store(emit, begin, settled, builder.add(first, place))
         return builder.xor(builder.zext(builder.bitcast(settled, _I16), _I64), _I64((1 << BATCH) - 1))
@@ -96,14 +94,12 @@ def _turned(builder: Any, rows: list[Any]) -> list[Any]:
     return rows
 
 
-def _weighed(
-    builder: Any, columns: list[Any], steps: list[Any], loss_of: Callable[..., Any]
-) -> tuple[Any, Any, Any, Any]:
+def _weighed(builder: Any, columns: list[Any], steps: list[Any], looked_up: bool) -> tuple[Any, Any, Any, Any]:
     """The smallest loss, the second smallest, the smallest's step and its place."""
     infinite = all_lanes(_F32, float("inf"))
     best, second, chosen, place = infinite, infinite, infinite, all_lanes(_I32, 0)
     for number, step in enumerate(steps):
-        loss = loss_of(builder, columns, step, clipped=number < _BEFORE)
+        loss = _loss(builder, columns, step, looked_up, clipped=number < _BEFORE)
         less = builder.fcmp_ordered("<", loss, best)
         other = builder.select(less, best, loss)
         second = builder.select(builder.fcmp_ordered("<", other, second), other, second)
@@ -113,34 +109,25 @@ def _weighed(
     return best, second, chosen, place
 
 
-def _loss(builder: Any, columns: list[Any], step: Any, *, clipped: bool = False) -> Any:
+def _loss(builder: Any, columns: list[Any], step: Any, looked_up: bool, *, clipped: bool = False) -> Any:
     """Nearly the losses under one step for each block; no number where it is infinite.
 
     Args:
         builder: of LLVM.
         columns: the blocks' weights.
         step: one for each block.
+        looked_up: whether elements are looked up, and therefore counted in quarters of the step.
         clipped: whether weights may be larger than the grid.
     """
-    reciprocal = builder.fdiv(all_lanes(_F32, 1.0), step)
+    unit = builder.fmul(step, all_lanes(_F32, 0.25)) if looked_up else step
+    element = element_in_quarters if looked_up else to_element
+    reciprocal = builder.fdiv(all_lanes(_F32, 1.0), unit)
     totals = [all_lanes(_F32, 0.0)] * 2
     for number, weight in enumerate(columns):
         scaled = builder.fmul(weight, reciprocal)
-        error = builder.fsub(to_element(builder, scaled, clipped=clipped), scaled)
+        error = builder.fsub(element(builder, scaled, clipped=clipped), scaled)
         totals[number % 2] = _multiply_add(builder, error, totals[number % 2])
-    return builder.fmul(builder.fadd(*totals), builder.fmul(step, step))
-
-
-def _loss_in_quarters(builder: Any, columns: list[Any], step: Any, *, clipped: bool = False) -> Any:
-    """The same, counted in quarters of the step."""
-    quarter = builder.fmul(step, all_lanes(_F32, 0.25))
-    reciprocal = builder.fdiv(all_lanes(_F32, 1.0), quarter)
-    totals = [all_lanes(_F32, 0.0)] * 2
-    for number, weight in enumerate(columns):
-        scaled = builder.fmul(weight, reciprocal)
-        error = builder.fsub(element_in_quarters(builder, scaled, clipped=clipped), scaled)
-        totals[number % 2] = _multiply_add(builder, error, totals[number % 2])
-    return builder.fmul(builder.fadd(*totals), builder.fmul(quarter, quarter))
+    return builder.fmul(builder.fadd(*totals), builder.fmul(unit, unit))
 
 
 def _settled(emit: Emitter, peak: Any, columns: list[Any], table: list[Any], second: Any, limit: Any) -> Any:
@@ -175,11 +162,8 @@ def _store(emit: Emitter, begin: Any, settled: Any, found: Any) -> None:
 
 
 def _multiply_add(builder: Any, number: Any, total: Any) -> Any:
-    declared = ir.FunctionType(vector(_F32), [vector(_F32)] * 3)
-    function = cgutils.get_or_insert_function(builder.module, declared, f"llvm.fmuladd.v{LANES}f32")
-    return builder.call(function, [number, number, total])
+    return called(builder, f"llvm.fmuladd.v{LANES}f32", vector(_F32), [number, number, total])
 
 
 def _sqrt(builder: Any, values: Any) -> Any:
-    declared = ir.FunctionType(vector(_F32), [vector(_F32)])
-    return builder.call(cgutils.get_or_insert_function(builder.module, declared, f"llvm.sqrt.v{LANES}f32"), [values])
+    return called(builder, f"llvm.sqrt.v{LANES}f32", vector(_F32), [values])

@@ -43,31 +43,32 @@ def element_in_quarters(builder: Any, quarters: Any, *, clipped: bool) -> Any:
     if clipped:
         last = ir.Constant(_FLOATS, [float(LAST_QUARTER)] * LANES)
         quarters = builder.select(builder.fcmp_ordered("<", quarters, last), quarters, last)
-    whole = _call(
+    whole = called(
         builder,
         "llvm.x86.avx512.mask.cvttps2dq.512",  # any number has a result, which a plain conversion has not
         _INTEGERS,
         [quarters, ir.Constant(_INTEGERS, [0] * LANES), _I16((1 << LANES) - 1), _I32(4)],
     )
     low, high = (_floats(4 * half) for half in np.split(_BY_QUARTER, 2))
-    return _call(builder, "llvm.x86.avx512.vpermi2var.ps.512", _FLOATS, [low, whole, high])
+    return called(builder, "llvm.x86.avx512.vpermi2var.ps.512", _FLOATS, [low, whole, high])
 
 
 def halves_of(builder: Any, codes: Any) -> Any:
     """E2M1 values, counted in halves, of sixteen codes without sign, of integers of any width."""
     indices = codes if codes.type == _INTEGERS else builder.zext(codes, _INTEGERS)
-    return _call(builder, "llvm.x86.avx512.permvar.sf.512", _FLOATS, [_floats(2 * abs(e2m1.DECODE)), indices])
+    return called(builder, "llvm.x86.avx512.permvar.sf.512", _FLOATS, [_floats(2 * abs(e2m1.DECODE)), indices])
 
 
 def fused(builder: Any, first: Any, second: Any, third: Any) -> Any:
     """Sixteen products and sums, rounded once."""
-    return _call(builder, "llvm.fma.v16f32", _FLOATS, [first, second, third])
+    return called(builder, "llvm.fma.v16f32", _FLOATS, [first, second, third])
+
+
+def called(builder: Any, name: str, kind: Any, arguments: list[Any]) -> Any:
+    """What one of LLVM's own functions gives: `kind` of `arguments`."""
+    declared = ir.FunctionType(kind, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, declared, name), arguments)
 
 
 def _floats(values: Any) -> Any:
     return ir.Constant(_FLOATS, [float(value) for value in values])
-
-
-def _call(builder: Any, name: str, kind: Any, arguments: list[Any]) -> Any:
-    declared = ir.FunctionType(kind, [argument.type for argument in arguments])
-    return builder.call(cgutils.get_or_insert_function(builder.module, declared, name), arguments)

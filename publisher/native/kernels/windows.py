@@ -12,8 +12,8 @@ from typing import Any
 
 import numba
 from llvmlite import ir
-from numba.core import cgutils
 
+from publisher.native.kernels.registers import called
 from publisher.native.kernels.vectors import Emitter, all_lanes, as_float, magnitudes_at, vector, vector_code
 
 BLOCK = WINDOW = 16
@@ -73,17 +73,12 @@ def _finish(emit: Emitter, total: Any) -> Any:
     total = builder.fadd(total, emit.load("penalties", first, vector(_F32), 4))
     emit.store(total, "near", first)
     bits = builder.bitcast(total, vector(_I32))  # of numbers that are not negative, so in their order
-    smallest = builder.bitcast(_call(builder, f"llvm.vector.reduce.umin.v{WINDOW}i32", _I32, [bits]), _F32)
-    root = builder.fadd(_call(builder, "llvm.sqrt.f32", _F32, [smallest]), emit.arguments["margin"])
+    smallest = builder.bitcast(called(builder, f"llvm.vector.reduce.umin.v{WINDOW}i32", _I32, [bits]), _F32)
+    root = builder.fadd(called(builder, "llvm.sqrt.f32", _F32, [smallest]), emit.arguments["margin"])
     limit = builder.fmul(root, root)
     builder.store(limit, emit.address("near", _I64(0)))
     within = builder.fcmp_ordered("<=", total, emit.splat(limit))
     return builder.zext(builder.bitcast(within, _I16), _I64)
-
-
-def _call(builder: Any, name: str, kind: Any, arguments: list[Any]) -> Any:
-    declared = ir.FunctionType(kind, [argument.type for argument in arguments])
-    return builder.call(cgutils.get_or_insert_function(builder.module, declared, name), arguments)
 
 
 @vector_code
@@ -123,7 +118,7 @@ def near_window(
         scaled = builder.fmul(weight, emit.load("reciprocals", emit.arguments["first"], vector(_F32), 4))
         error = builder.fsub(to_element(builder, scaled), scaled)
         name = f"llvm.fmuladd.v{WINDOW}f32"
-        return _call(builder, name, vector(_F32), [error, error, total])
+        return called(builder, name, vector(_F32), [error, error, total])
 
     names = "magnitudes reciprocals squares penalties first margin near"
     signature = numba.int64(magnitudes, reciprocals, squares, penalties, numba.int64, numba.float32, near)
