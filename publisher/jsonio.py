@@ -210,13 +210,18 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def is_text(value: str) -> bool:
+    """Whether it can be written: JSON and YAML can spell half a surrogate pair, UTF-8 cannot."""
+    return value.isascii() or not _HALF.search(value)
+
+
 def _not_read(event: Any) -> str:
     """Why the strict loader does not take this node; a tag would run a constructor that its value need not fit."""
     if isinstance(event, yaml.AliasEvent):
         return "aliases are not read"
     if event.tag is not None:
         return f"the tag {event.tag[:60]!r} is not read"
-    if isinstance(event, yaml.ScalarEvent) and _HALF.search(event.value):
+    if isinstance(event, yaml.ScalarEvent) and not is_text(event.value):
         return "half a character (a lone surrogate)"
     return ""
 

@@ -22,7 +22,7 @@ from publisher.hub.target import (
     TransientHubError,
     stricter,
 )
-from publisher.hub.work import DIRECT, DRAFT, Work, next_step, unlike
+from publisher.hub.work import DIRECT, DRAFT, Work, first_of, next_step, unlike
 from publisher.manifest import Difference
 
 
@@ -94,7 +94,7 @@ class Routes(Work):
         later = sorted(self.sighted - agreed) if agreed is not None else []
         if later:
             raise MovedError(
-                f"{self.landing.url} was changed after you were asked: {_named(later)}. This push sent nothing.",
+                f"{self.landing.url} was changed after you were asked: {first_of(later, 3)}. This push sent nothing.",
                 hint="Run the same command again; it shows what would change now.",
             )
 
@@ -105,7 +105,7 @@ class Routes(Work):
         later = sorted(self._sight(self._branch_exists()) - self.sighted)
         if later:
             who = self._others(base) or "its branch was moved"
-            raise self.moved(self.landing, f"{who}: {_named(later)}", now)
+            raise self.moved(self.landing, f"{who}: {first_of(later, 3)}", now)
 
     def _others(self, base: str | None) -> str:
         """Who committed what to where users look since a commit, but for pushes of these files."""
@@ -121,9 +121,8 @@ class Routes(Work):
         self.told = True
         found = changes(self.landing, self.publication, current)
         if found:
-            names = [str(item) for item in found.files[:3]]
-            rest = f" and {len(found.files) - 3:,} more file(s)" if len(found.files) > 3 else ""
-            self.tell("log", f"This update: {', '.join(names) or 'settings'}{rest}.", changes=list(found.lines()))
+            names = first_of(found.files, 3, ", ", "more file(s)") or "settings"
+            self.tell("log", f"This update: {names}.", changes=list(found.lines()))
 
     def _needs_draft(self, current: Settings) -> bool:
         """Whether the change must be proven beside what users see."""
@@ -176,8 +175,3 @@ class Routes(Work):
             return draft
         self._require_known(draft.base, now)
         return replace(draft, base=now)
-
-
-def _named(found: list[str]) -> str:
-    more = f" and {len(found) - 3:,} more" if len(found) > 3 else ""
-    return "; ".join(found[:3]) + more

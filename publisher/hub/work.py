@@ -8,7 +8,7 @@ ends the attempt with the name of who made it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,8 +132,7 @@ class Work:
         self.commits += 1
         self.sent += [path for path in files if path not in self.sent]
         if stale:
-            more = f" and {len(stale) - 5:,} more" if len(stale) > 5 else ""
-            self.tell("log", f"{len(stale):,} stale file(s) are removed: {', '.join(stale[:5])}{more}.", files=stale)
+            self.tell("log", f"{len(stale):,} stale file(s) are removed: {first_of(stale, 5, ', ')}.", files=stale)
             self.removed += [path for path in stale if path not in self.removed]
         try:
             with self.meter.watching(files):
@@ -289,6 +288,10 @@ def next_step(differences: list[Difference]) -> str:
 
 def unlike(target: Target, differences: list[Difference]) -> str:
     """What a place does not hold, in one sentence."""
-    shown = "; ".join(str(item) for item in differences[:5])
-    more = f" and {len(differences) - 5:,} more" if len(differences) > 5 else ""
-    return f"{target.url} does not hold what was sent: {shown}{more}."
+    return f"{target.url} does not hold what was sent: {first_of(differences, 5)}."
+
+
+def first_of(items: Sequence[object], limit: int, separator: str = "; ", what: str = "more") -> str:
+    """The first few, and how many more there are."""
+    rest = f" and {len(items) - limit:,} {what}" if len(items) > limit else ""
+    return separator.join(str(item) for item in items[:limit]) + rest

@@ -157,7 +157,9 @@ class Stack:
             peak = weight.abs().amax().float()
             if not torch.isfinite(peak):
                 bad = int((~torch.isfinite(weight)).sum())
-                raise _not_finite(expert, f"{bad:,} NaN or infinite values of {weight.numel():,}")
+                raise _not_finite(
+                    expert, f" holds {bad:,} NaN or infinite values of {weight.numel():,}", "say --on-nan keep."
+                )
             found = torch.maximum(found, peak)
         return found
 
@@ -173,7 +175,11 @@ class Stack:
             try:
                 top = recast.top_exponent(self._source.scale_codes(expert))
             except TensorError as error:
-                raise _not_finite(expert, error.message.rstrip(".")) from error
+                raise _not_finite(
+                    expert,
+                    f": {error.message.rstrip('.')}",
+                    "start from another source: blocks are not kept beside others.",
+                ) from error
             tops += [] if top is None else [top]
         return recast.global_exponent(max(tops, default=None))
 
@@ -226,17 +232,10 @@ def _turned(tensor: Tensor) -> bytes:
     return bytes(tensor.detach().cpu().view(torch.uint8).T.contiguous().numpy().data)
 
 
-def _not_finite(expert: StoredWeight, what: str) -> CheckpointError:
+def _not_finite(expert: StoredWeight, said: str, otherwise: str) -> CheckpointError:
     return CheckpointError(
-        f"{expert.ref.shard}: {expert.name} holds {what}; it cannot be quantized."
-        if "values" in what
-        else f"{expert.ref.shard}: {expert.name}: {what}; it cannot be quantized.",
-        hint="Download the shard again; if they are really in the model, "
-        + (
-            "say --on-nan keep."
-            if "values" in what
-            else "start from another source: blocks are not kept beside others."
-        ),
+        f"{expert.ref.shard}: {expert.name}{said}; it cannot be quantized.",
+        hint=f"Download the shard again; if they are really in the model, {otherwise}",
     )
 
 

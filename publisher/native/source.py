@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from publisher import jsonio
 from publisher.checkpoint.encoded import SUPERSEDED, decoded_ref, encoded_weights
 from publisher.checkpoint.header import DTYPE_BITS, TensorRef
 from publisher.checkpoint.open import Checkpoint, open_checkpoint
@@ -195,12 +196,10 @@ class SourceTensors:
 
 def _read_all(descriptor: int, begin: int, end: int) -> bytes:
     """Bytes of a file, fewer where it ends; file systems over a network may give less than is asked for at a time."""
-    data = os.pread(descriptor, end - begin, begin)
-    if len(data) == end - begin or not data:
-        return data
-    parts = [data]
-    while parts[-1] and (left := end - begin - sum(map(len, parts))):
-        parts.append(os.pread(descriptor, left, end - left))
+    parts = []
+    while begin < end and (data := os.pread(descriptor, end - begin, begin)):
+        parts.append(data)
+        begin += len(data)
     return b"".join(parts)
 
 
@@ -249,7 +248,7 @@ def _refuse_damage(checkpoint: Checkpoint, shards: list[str]) -> None:
                 hint=_AGAIN,
             )
         for ref in header.tensors:
-            if not _is_text(ref.name):
+            if not jsonio.is_text(ref.name):
                 raise CheckpointError(
                     f"{checkpoint.files.label}/{name}: the tensor name {ascii(ref.name)[:200]} is no text; no "
                     "safetensors reader takes it.",
@@ -261,17 +260,6 @@ def _refuse_damage(checkpoint: Checkpoint, shards: list[str]) -> None:
                     f"cannot have {ref.size:,} bytes.",
                     hint=_AGAIN,
                 )
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name can be written: JSON can spell half a surrogate pair, UTF-8 cannot."""
-    if name.isascii():
-        return True
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _refuse_doubles(refs: list[TensorRef]) -> None:

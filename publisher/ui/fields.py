@@ -6,6 +6,7 @@ a ready recipe says something there. Every field has a label, and an id that tes
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,8 @@ from publisher.ui.form import LABELS, Form
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 # A field of paths or patterns is no prose: nothing in it is corrected, and it is set like code.
-PLAIN: Any = gr.InputHTMLAttributes(spellcheck=False, autocapitalize="off", autocorrect="off")
+PLAIN = gr.InputHTMLAttributes(spellcheck=False, autocapitalize="off", autocorrect="off")
+_text: Any = functools.partial(gr.Textbox, html_attributes=PLAIN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,22 +85,20 @@ def _source(of: dict[str, Any], settled: dict[str, choices.Choice], space: bool)
             filterable=False,
         )
         told = gr.HTML(elem_id="ready-told", visible=False)
-        of["source"] = gr.Textbox(
+        of["source"] = _text(
             label=LABELS["source"],
             placeholder="hf://org/name" if space else "hf://org/name or a folder on this machine",
             info="A checkpoint of safetensors. A revision may follow after @.",
             elem_id="source",
             max_length=4096,
-            html_attributes=PLAIN,
         )
-        of["base_model"] = gr.Textbox(
+        of["base_model"] = _text(
             label="Model on the Hub",
             placeholder="org/name",
             info="For a folder: which model it is, so that the card can name it and its licence.",
             elem_id="base-model",
             max_length=200,
             visible=not space,
-            html_attributes=PLAIN,
         )
         of["number_format"] = gr.Radio(
             [("NVFP4 · 16 values a scale", "nvfp4"), ("MXFP4 · 32 values a scale", "mxfp4")],
@@ -110,21 +110,19 @@ def _source(of: dict[str, Any], settled: dict[str, choices.Choice], space: bool)
         with gr.Row(elem_classes="pair"):
             of["layout"] = _choose(gr.Dropdown, "layout", settled, info="How tensors are named.")
             of["mode"] = _choose(gr.Dropdown, "mode", settled, info="How scales are chosen.")
-        of["quantize"] = gr.Textbox(
+        of["quantize"] = _text(
             forms.QUANTIZE,
             label=LABELS["quantize"],
             lines=2,
             info="Globs over module names, one a line.",
             elem_id="quantize",
-            html_attributes=PLAIN,
         )
-        of["keep"] = gr.Textbox(
+        of["keep"] = _text(
             label=LABELS["keep"],
             lines=1,
             placeholder="*.layers.0.*",
             info="Globs that win over those above. What no glob matches is kept as it is.",
             elem_id="keep",
-            html_attributes=PLAIN,
         )
     return start, told
 
@@ -134,20 +132,18 @@ def _precision(of: dict[str, Any], settled: dict[str, choices.Choice]) -> None:
         with gr.Row(elem_classes="pair"):
             of["activations"] = _choose(gr.Dropdown, "activations", settled)
             of["kv_cache"] = _choose(gr.Dropdown, "kv_cache", settled)
-        of["statistics"] = gr.Textbox(
+        of["statistics"] = _text(
             label=LABELS["statistics"],
             placeholder="statistics.safetensors",
             info="What `publisher calibrate` measured, for engine native. Without it NVFP4 is weight-only.",
             elem_id="statistics",
-            html_attributes=PLAIN,
         )
-        of["calibration"] = gr.Textbox(
+        of["calibration"] = _text(
             label=LABELS["calibration.data"],
             placeholder="calibration.jsonl",
             info="Text or JSONL that engine modelopt runs through the model. Without one the result is weight-only.",
             elem_id="calibration",
             visible=False,
-            html_attributes=PLAIN,
         )
         of["samples"] = gr.Number(
             forms.SAMPLES, label=LABELS["calibration.samples"], minimum=1, precision=0, elem_id="samples", visible=False
@@ -156,24 +152,21 @@ def _precision(of: dict[str, Any], settled: dict[str, choices.Choice]) -> None:
 
 def _run(of: dict[str, Any]) -> None:
     with gr.Group():
-        of["evaluation"] = gr.Textbox(
+        of["evaluation"] = _text(
             label=LABELS["evaluation.data"],
             info="Its weight-only perplexity is measured for the card.",
             elem_id="evaluation",
-            html_attributes=PLAIN,
         )
-        of["card"] = gr.Textbox(
+        of["card"] = _text(
             label=LABELS["card"],
             info="What only a person can say on the model card.",
             elem_id="card-toml",
-            html_attributes=PLAIN,
         )
-        of["name"] = gr.Textbox(
+        of["name"] = _text(
             label=LABELS["name"],
             placeholder="the repository's",
             elem_id="run-name",
             max_length=96,
-            html_attributes=PLAIN,
         )
         with gr.Row(elem_classes="pair"):
             of["device"] = gr.Dropdown(
@@ -194,17 +187,16 @@ def _run(of: dict[str, Any]) -> None:
                 elem_id="workers",
                 min_width=110,
             )
-            of["shard_size"] = gr.Textbox(
+            of["shard_size"] = _text(
                 label=LABELS["shard_size"],
                 placeholder="5GB",
                 elem_id="shard-size",
                 min_width=110,
-                html_attributes=PLAIN,
             )
 
 
 def _more(of: dict[str, Any]) -> None:
-    of["more"] = gr.Textbox(
+    of["more"] = _text(
         label="YAML",
         info="Keys of a recipe that have no field above: mixed precision, pruning, the details of texts.",
         placeholder='also: [{format: fp8, quantize: ["*.self_attn.*_proj"]}]\nsparsity: paired-4:8\n'
@@ -213,18 +205,16 @@ def _more(of: dict[str, Any]) -> None:
         max_lines=20,
         elem_id="more",
         max_length=forms.MAX_MORE,
-        html_attributes=PLAIN,
     )
 
 
 def _target(of: dict[str, Any], space: bool) -> None:
     with gr.Group():
-        of["repo"] = gr.Textbox(
+        of["repo"] = _text(
             label=LABELS["target.repo"],
             placeholder="org/name-NVFP4",
             elem_id="repo",
             max_length=200,
-            html_attributes=PLAIN,
         )
         of["gate"] = gr.Radio(
             [("a person approves", "manual"), ("approved at once", "auto"), ("no gate", "off")],
@@ -239,9 +229,7 @@ def _target(of: dict[str, Any], space: bool) -> None:
             label="Target",
             elem_id="to",
         )
-        of["folder"] = gr.Textbox(
-            "published", label="Folder to publish to", elem_id="folder", visible=not space, html_attributes=PLAIN
-        )
+        of["folder"] = _text("published", label="Folder to publish to", elem_id="folder", visible=not space)
         of["private"] = gr.Checkbox(False, label=LABELS["target.private"], elem_id="private")
 
 
